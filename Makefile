@@ -1,0 +1,71 @@
+# bertir: `make all` builds verified OpenVINO IR of a BERT, `make test` tests bertir. `make help` says more.
+
+PYTHON ?= python3
+MODEL ?=
+RECIPE ?= reshapable
+PRECISION ?= fp16
+BATCH ?= 1
+SEQ_LEN ?= 128
+OUTPUT ?= dist
+BUNDLE ?=
+FORMAT ?= text
+PYTEST_ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check install --quiet --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: all test lint engine clean help
+
+all: $(VENV)/build.stamp engine ## build, verify and publish the IR
+	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
+	  --batch '$(BATCH)' --seq-len '$(SEQ_LEN)' --output '$(OUTPUT)' --format '$(FORMAT)' \
+	  $(if $(BUNDLE),--bundle '$(BUNDLE)')
+
+test: $(VENV)/dev.stamp engine ## run the whole test suite
+	@$(RUN) pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp ## ruff and mypy
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) invoke lock --check
+
+engine: $(VENV)/build.stamp ## see that a container engine answers; root on Debian or Ubuntu: install one
+	@$(RUN) invoke engine
+
+clean: ## remove the virtualenv and what was published (`invoke clean --store` empties the store too)
+	@if [ -x $(VENV)/bin/invoke ]; then $(RUN) invoke clean --output '$(OUTPUT)'; fi
+	@rm -rf $(VENV)
+
+help: ## list targets and variables
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@echo 'Variables of `make all`, with their defaults:'
+	@echo '  MODEL=            a name of `invoke models`; empty is its first'
+	@echo '  RECIPE=$(RECIPE)'
+	@echo '  PRECISION=$(PRECISION)    fp16 or fp32, of the weights'
+	@echo '  BATCH=$(BATCH)           rows'
+	@echo '  SEQ_LEN=$(SEQ_LEN)       tokens a row'
+	@echo '  OUTPUT=$(OUTPUT)       a folder'
+	@echo '  BUNDLE=           a file of `invoke fetch --bundle`, instead of the network'
+	@echo '  FORMAT=$(FORMAT)       text or json'
+	@echo '  PYTHON=$(PYTHON)    3.11 or newer; makes the virtualenv'
+	@echo 'Of `make test`: PYTEST_ARGS=, passed on.'
+
+# A stamp is named by what it was made from, so that a changed lock makes the virtualenv follow.
+$(VENV)/bin/python:
+	@sh bootstrap.sh '$(PYTHON)' '$(VENV)'
+
+$(VENV)/build.stamp: requirements/build.lock pyproject.toml | $(VENV)/bin/python
+	@echo 'virtualenv: installing what bertir needs, by hash'
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/build.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/build.stamp
+	@echo 'virtualenv: installing what the tests need, by hash'
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.lock
+	@touch $@

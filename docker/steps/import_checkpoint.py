@@ -1,0 +1,319 @@
+"""Import a Hugging Face BertModel as a TensorFlow checkpoint with Google's variable names.
+
+Runs inside the container. From `model.safetensors`, `config.json` and `vocab.txt` it writes what a
+published BERT of google-research/bert consists of: `bert_model.ckpt.{data-00000-of-00001,index,meta}`,
+`bert_config.json` and `vocab.txt`. The same inputs give the same bytes.
+
+A refusal is exit status 1, one message on stderr whose lines start with `bertir-step: `, and no output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Weights = dict[str, npt.NDArray[np.float32]]
+
+CHECKPOINT = "bert_model.ckpt"
+OUTPUTS = (
+    f"{CHECKPOINT}.data-00000-of-00001",
+    f"{CHECKPOINT}.index",
+    f"{CHECKPOINT}.meta",
+    "bert_config.json",
+    "vocab.txt",
+)
+
+# Hugging Face's name of an activation → the patched modeling.py's. "gelu" is the exact form (erf) there and
+# the tanh form at Google, so the two must not be passed through by name.
+ACTIVATIONS = {
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_google": "gelu",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+INTEGERS = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "type_vocab_size",
+    "vocab_size",
+)
+# They act in training only; the defaults are those of modeling.BertConfig and of Hugging Face's BertConfig.
+TRAINING = {"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "initializer_range": 0.02}
+# What google-research/bert computes, whatever bert_config.json says → why another value can't be carried over.
+FIXED: dict[str, tuple[object, str]] = {
+    "layer_norm_eps": (1e-12, "google-research/bert fixes the epsilon of its layer norms and reads none"),
+    "position_embedding_type": ("absolute", "google-research/bert has no relative positions"),
+    "is_decoder": (False, "google-research/bert has no causal mask"),
+    "add_cross_attention": (False, "google-research/bert has no cross attention"),
+}
+SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
+# A registered buffer of older transformers releases (0, 1, 2, …), not a weight.
+BUFFERS = frozenset({"embeddings.position_ids"})
+FLOATS = frozenset({"F32", "F16", "BF16"})
+
+
+def fail(*lines: str) -> NoReturn:
+    sys.stderr.write("".join(f"bertir-step: {line}\n" for line in lines))
+    sys.exit(1)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"{path.name} cannot be read: {error}")
+    if not isinstance(config, dict):
+        fail(f"{path.name} is not a JSON object.")
+    return config
+
+
+def architecture_problems(config: dict[str, Any]) -> list[str]:
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        return [f"architectures is {architectures!r}, must be a list."]
+    if config.get("model_type") == "bert" and all(str(name).startswith("Bert") for name in architectures):
+        return []
+    found = ", ".join(map(str, architectures)) or "none"
+    return [
+        f"model_type is {config.get('model_type')!r} (architectures: {found}), only 'bert' can be imported."
+    ]
+
+
+def config_problems(config: dict[str, Any]) -> list[str]:
+    """What in Hugging Face's configuration google-research/bert can't compute."""
+    problems = architecture_problems(config)
+    for key, (value, why) in FIXED.items():
+        if config.get(key, value) != value:
+            problems.append(f"{key} is {config[key]!r}, must be {value!r}: {why}.")
+    for key in INTEGERS:
+        if type(config.get(key)) is not int or config[key] < 1:
+            problems.append(f"{key} is {config.get(key)!r}, must be a positive integer.")
+    if not problems and config["hidden_size"] % config["num_attention_heads"]:
+        problems.append(
+            f"hidden_size {config['hidden_size']} is not a multiple of "
+            f"num_attention_heads {config['num_attention_heads']}."
+        )
+    for key in TRAINING:
+        if not isinstance(config.get(key, 0.0), int | float):
+            problems.append(f"{key} is {config[key]!r}, must be a number.")
+    if config.get("hidden_act") not in [*ACTIVATIONS]:
+        known = ", ".join(sorted(ACTIVATIONS))
+        problems.append(f"hidden_act is {config.get('hidden_act')!r}, must be one of {known}.")
+    return problems
+
+
+def google_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of modeling.BertConfig, and nothing else."""
+    problems = config_problems(config)
+    if problems:
+        fail("config.json describes no model that google-research/bert can compute.", *problems)
+    return (
+        {key: config[key] for key in INTEGERS}
+        | {key: config.get(key, default) for key, default in TRAINING.items()}
+        | {"hidden_act": ACTIVATIONS[config["hidden_act"]]}
+    )
+
+
+def check_vocab(path: Path, vocab_size: int) -> None:
+    """A tokenizer must not give ids beyond the embedding table; a table padded at its end is common."""
+    try:
+        # As tokenization.load_vocab reads it: a line ends at "\n" only, and its ends are stripped.
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path.name} cannot be read: {error}")
+    tokens = [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
+    if len(tokens) > vocab_size:
+        fail(
+            f"{path.name} has {len(tokens)} lines but config.json's vocab_size is {vocab_size}.",
+            "Give the vocabulary that belongs to this model.",
+        )
+    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
+    if missing:
+        fail(f"{path.name} lacks {', '.join(missing)}.", "Give the vocabulary that belongs to this model.")
+
+
+def hugging_face_name(variable: str) -> str:
+    """Name in a BertModel's state dict of one of modeling.BertModel's variables."""
+    name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", variable.removeprefix("bert/"))
+    head, _, leaf = name.replace("/", ".").rpartition(".")
+    if leaf in {"kernel", "gamma"}:
+        return f"{head}.weight"
+    if leaf == "beta":
+        return f"{head}.bias"
+    return f"{head}.{leaf}" if leaf == "bias" else f"{head}.{leaf}.weight"
+
+
+def is_kernel(variable: str) -> bool:
+    """A dense kernel is [in, out] in TensorFlow; the weight of torch.nn.Linear is [out, in]."""
+    return variable.endswith("/kernel")
+
+
+def stored_shape(variable: str, shape: list[int]) -> list[int]:
+    return shape[::-1] if is_kernel(variable) else shape
+
+
+def open_safetensors(path: Path) -> Any:  # noqa: ANN401 - the library's own type is untyped
+    import safetensors
+
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    except (OSError, safetensors.SafetensorError) as error:
+        fail(f"{path.name} cannot be read: {error}")
+
+
+class Tensors:
+    """The tensors of a safetensors file by Hugging Face's names, with or without the prefix `bert.`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_safetensors(path)
+        self.keys = frozenset(map(str, self._file.keys()))
+        self._prefix = "bert." if any(key.startswith("bert.") for key in self.keys) else ""
+        self.ignorable = frozenset(self._prefix + name for name in BUFFERS)
+
+    def key(self, variable: str) -> str:
+        return self._prefix + hugging_face_name(variable)
+
+    def dtype(self, key: str) -> str:
+        return str(self._file.get_slice(key).get_dtype())
+
+    def shape(self, key: str) -> list[int]:
+        return list(self._file.get_slice(key).get_shape())
+
+    def read(self, key: str) -> npt.NDArray[np.float32]:
+        """As float32, which holds every float16 and bfloat16 exactly."""
+        import numpy as np
+
+        tensor: npt.NDArray[np.float32] = self._file.get_tensor(key).astype(np.float32)
+        return tensor
+
+
+def tensor_problems(tensors: Tensors, shapes: dict[str, list[int]]) -> list[str]:
+    """Whether the file holds exactly the model's variables, told without reading a tensor."""
+    wanted = {tensors.key(name): stored_shape(name, shape) for name, shape in shapes.items()}
+    problems = [f"missing: {key}" for key in sorted(wanted.keys() - tensors.keys)]
+    problems += [f"extra: {key}" for key in sorted(tensors.keys - wanted.keys() - tensors.ignorable)]
+    for key in sorted(wanted.keys() & tensors.keys):
+        if tensors.shape(key) != wanted[key]:
+            problems.append(f"misshapen: {key} is {tensors.shape(key)}, config.json takes {wanted[key]}")
+        if tensors.dtype(key) not in FLOATS:
+            problems.append(
+                f"type: {key} is {tensors.dtype(key)}, must be one of {', '.join(sorted(FLOATS))}"
+            )
+    return problems
+
+
+def read_weights(path: Path, shapes: dict[str, list[int]]) -> Weights:
+    """The value of each variable, in TensorFlow's layout."""
+    import numpy as np
+
+    tensors = Tensors(path)
+    problems = tensor_problems(tensors, shapes)
+    if problems:
+        fail(
+            f"{path.name} does not hold exactly the tensors of the BertModel in config.json.",
+            *problems,
+            "Save the encoder alone (BertModel.save_pretrained), with the config.json that belongs to it.",
+        )
+    weights = {name: tensors.read(tensors.key(name)) for name in shapes}
+    not_finite = [tensors.key(name) for name in sorted(shapes) if not np.isfinite(weights[name]).all()]
+    if not_finite:
+        fail(
+            f"{path.name} holds NaN or infinite numbers.",
+            *(f"not finite: {key}" for key in not_finite),
+            "Such a model computes nothing; look for a copy that is whole.",
+        )
+    return {name: np.ascontiguousarray(w.T) if is_kernel(name) else w for name, w in weights.items()}
+
+
+def build_graph(config: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Builds the inference graph in TensorFlow's default graph; returns its variables by name.
+
+    Inputs have the published graphs' names: `Placeholder` (input_ids), `Placeholder_1` (input_mask),
+    `Placeholder_2` (segment_ids); batch and sequence length are free.
+    """
+    import tensorflow.compat.v1 as tf
+
+    sys.path.insert(0, str(source))
+    import modeling
+
+    tf.disable_eager_execution()
+    tf.disable_resource_variables()  # as published: VariableV2, not handles
+    inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
+    modeling.BertModel(
+        config=modeling.BertConfig.from_dict(config),
+        is_training=False,
+        input_ids=inputs[0],
+        input_mask=inputs[1],
+        token_type_ids=inputs[2],
+    )
+    return {variable.op.name: variable for variable in tf.global_variables()}
+
+
+def write_checkpoint(directory: Path, variables: dict[str, Any], weights: Weights) -> None:
+    import tensorflow.compat.v1 as tf
+
+    saver = tf.train.Saver(variables)
+    prefix = str(directory / CHECKPOINT)
+    with tf.Session() as session:
+        for name, variable in variables.items():
+            variable.load(weights[name], session)
+        # `checkpoint` (the state) holds paths and a time; Saver's own .meta has maps in hash order.
+        saver.save(session, prefix, write_meta_graph=False, write_state=False)
+    meta = tf.train.export_meta_graph(saver_def=saver.as_saver_def())
+    Path(f"{prefix}.meta").write_bytes(meta.SerializeToString(deterministic=True))
+
+
+def write_outputs(
+    output: Path, config: dict[str, Any], vocab: Path, variables: dict[str, Any], weights: Weights
+) -> None:
+    """Writes all five files beside their final places, then renames them: a fault leaves none behind."""
+    partial = output / ".partial"
+    partial.mkdir(parents=True)
+    try:
+        write_checkpoint(partial, variables, weights)
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (partial / "bert_config.json").write_text(text, encoding="utf-8")
+        (partial / "vocab.txt").write_bytes(vocab.read_bytes())
+        for name in OUTPUTS:
+            (partial / name).replace(output / name)
+    finally:
+        shutil.rmtree(partial)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="model.safetensors")
+    parser.add_argument("--config", type=Path, required=True, help="config.json of a Hugging Face BertModel")
+    parser.add_argument("--vocab", type=Path, required=True, help="vocab.txt")
+    parser.add_argument("--source", type=Path, required=True, help="directory of the patched modeling.py")
+    parser.add_argument("--output", type=Path, required=True, help="directory of the five files to write")
+    arguments = parser.parse_args()
+
+    config = google_config(read_config(arguments.config))
+    check_vocab(arguments.vocab, config["vocab_size"])
+    variables = build_graph(config, arguments.source)
+    shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
+    weights = read_weights(arguments.model, shapes)
+    write_outputs(arguments.output, config, arguments.vocab, variables, weights)
+    print(f"imported {len(weights)} tensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""A builder: the store, the fetcher and the engine that a build uses, and how it runs a step with them.
+
+Nothing is opened before it is needed: a build with nothing to do asks no engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from bertir.derivation import Derivation, Outcome, Realised, realise
+from bertir.intent import load_intent
+from bertir.lock import load_image_lock
+from bertir.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from bertir.digest import Digest
+    from bertir.engine import Engine
+    from bertir.fetch import Fetcher
+    from bertir.image import Image
+    from bertir.intent import ImageIntent
+    from bertir.lock import DebianPackage, ImageLock, WheelPin
+    from bertir.progress import Progress
+    from bertir.store import Blob, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the files of the project lie."""
+
+    root: Path
+    models: Path
+
+    @property
+    def docker(self) -> Path:
+        return self.root / "docker"
+
+    @property
+    def steps(self) -> Path:
+        return self.docker / "steps"
+
+    @property
+    def patches(self) -> Path:
+        return self.root / "patches"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerStep:
+    """A step that runs in the container, as data: its derivation and its command both follow from it.
+
+    Args:
+        arguments: the program and its arguments, by paths inside the container.
+        inputs: path inside the container -> stored file, mounted there read-only.
+        outputs: what the step must leave in `/out`.
+    """
+
+    name: str
+    version: int = 1
+    arguments: Sequence[str]
+    inputs: Mapping[str, Blob]
+    outputs: Sequence[str]
+
+    def derivation(self, image: Digest) -> Derivation:
+        return Derivation(
+            step=self.name,
+            version=self.version,
+            image=image,
+            parameters={"arguments": list(self.arguments), "outputs": sorted(self.outputs)},
+            inputs={path: blob.digest for path, blob in self.inputs.items()},
+        )
+
+
+class Builder:
+    """Realises steps. A context manager: it closes the engine's connection, if it had to open one."""
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        store: Store,
+        fetcher: Fetcher,
+        environment: Mapping[str, str],
+        progress: Progress,
+    ) -> None:
+        self.layout = layout
+        self.store = store
+        self.fetcher = fetcher
+        self.progress = progress
+        self.realised: list[Realised] = []
+        self.environment = environment
+        self._stack = contextlib.ExitStack()
+        self._loaded: dict[Digest, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @cached_property
+    def intent(self) -> ImageIntent:
+        return load_intent(self.layout.docker)
+
+    @cached_property
+    def lock(self) -> ImageLock:
+        return load_image_lock(self.layout.docker)
+
+    @cached_property
+    def engine(self) -> Engine:
+        from bertir.engine import connect
+
+        engine = self._stack.enter_context(
+            connect(self.environment, logs=self.store.root / "logs", progress=self.progress)
+        )
+        engine.require_architecture(self.intent.architecture)
+        return engine
+
+    # steps
+
+    def realise(self, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
+        """Realise a step on the host, telling the user whether it ran."""
+        result = realise(self.store, derivation, run)
+        if result.cached:
+            self.progress.say(derivation.step, "nothing to do, in the store")
+        else:
+            seconds = result.facts.get("seconds", 0.0)
+            self.progress.say(
+                derivation.step, f"done in {seconds:.1f} s, {result.artifact.size / 1e6:.1f} MB"
+            )
+        self.realised.append(result)
+        return result
+
+    def run(self, step: ContainerStep) -> Realised:
+        """Realise a step in the container.
+
+        Raises:
+            StepError, EngineError: see `Engine.run`.
+        """
+        return self.realise(step.derivation(self.lock.image_id), lambda: self._run(step, self.load_image()))
+
+    def _run(self, step: ContainerStep, image: str) -> Outcome:
+        from bertir.engine import Command
+
+        command = Command(
+            name=step.name,
+            arguments=step.arguments,
+            inputs={path: self.store.checked(blob, what=path) for path, blob in step.inputs.items()},
+            outputs=step.outputs,
+        )
+        self.progress.say(step.name, "running in the container")
+        with self.store.temporary_folder() as scratch, self.engine.run(image, command, scratch) as finished:
+            files = {name: self.store.add_file(path) for name, path in finished.outputs.items()}
+            log = self.store.add_file(finished.log)
+        facts = {
+            "seconds": round(finished.seconds, 3),
+            "bytes_in": sum(blob.size for blob in step.inputs.values()),
+            "bytes_out": sum(blob.size for blob in files.values()),
+            "log": str(log.digest),
+        }
+        return Outcome(artifact=Artifact(files=files), facts=facts)
+
+    # the image
+
+    def load_image(self) -> str:
+        """Give the ID by which the engine has the locked image, assembling and loading it if need be.
+
+        Raises:
+            ImageError: it comes out with another ID than the locked one.
+        """
+        digests = (self.lock.image_id, self.lock.manifest)
+        if self.lock.image_id in self._loaded:
+            return self._loaded[self.lock.image_id]
+        reported = self.engine.find_image(digests)
+        if reported is None:
+            reported = self._load(self.assemble_image())
+        self._loaded[self.lock.image_id] = reported
+        return reported
+
+    def remove_image(self) -> None:
+        """Remove the locked image from the engine, if it is there."""
+        for digest in (self.lock.image_id, self.lock.manifest):
+            if (reported := self.engine.find_image([digest])) is not None:
+                self.engine.remove_image(reported)
+
+    def assemble_image(self) -> Image:
+        """Give the locked image with all its layers in the store."""
+        from bertir.image import Materials, assemble_image
+
+        materials = Materials(packages=self._debian_packages, wheels=self._wheels, precompile=self.precompile)
+        with self.store.lock(f"image-{self.lock.image_id.hex}"):
+            self.progress.say("image", f"assembling {self.lock.image_id.short} from locked packages")
+            return assemble_image(self.store, self.intent, self.lock, materials)
+
+    def _load(self, image: Image) -> str:
+        from bertir.image import archive, archive_size
+
+        size = archive_size(image)
+        self.progress.say("image", f"loading {image.reference}, {size / 1e6:.0f} MB, into the engine")
+        chunks = self.progress.counted("image", "loading", archive(self.store, image), size)
+        return self.engine.load_image(chunks, image.reference, (image.id, image.manifest_digest))
+
+    def _debian_packages(self) -> Sequence[tuple[DebianPackage, Path]]:
+        return self.fetcher.debian_packages(self.lock.debian)
+
+    def _wheels(self) -> Sequence[tuple[WheelPin, Path]]:
+        return self.fetcher.wheels(self.lock.wheels, self.intent.python)
+
+    @contextlib.contextmanager
+    def precompile(self, interpreter: Image, sources: Blob) -> Iterator[Path]:
+        """Compile the image's Python sources by its own interpreter; give the tar of `.pyc` files."""
+        program = self.store.add_bytes((self.layout.steps / "precompile.py").read_bytes())
+        step = ContainerStep(
+            name="precompile",
+            arguments=("/usr/bin/python3", "/step/precompile.py", "/in/sources.tar", "/out/pyc.tar"),
+            inputs={"/step/precompile.py": program, "/in/sources.tar": sources},
+            outputs=("pyc.tar",),
+        )
+
+        def run() -> Outcome:
+            digests = (interpreter.id, interpreter.manifest_digest)
+            loaded = self.engine.find_image(digests) or self._load(interpreter)
+            try:
+                return self._run(step, loaded)
+            finally:
+                self.engine.remove_image(interpreter.reference)
+
+        result = self.realise(step.derivation(interpreter.id), run)
+        yield self.store.path(result.artifact["pyc.tar"].digest)

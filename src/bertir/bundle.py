@@ -1,0 +1,135 @@
+"""Bundles: every material of a build in one tar, for an archive or a machine without a network.
+
+    bertir-bundle.json      {"format": 1, "materials": [{"name", "digest", "size"}, …]}, sorted
+    objects/<sha256>        one per material, in that order
+
+The same materials give the same bytes. On reading, only materials that the build pins are taken, by digest.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from bertir.digest import CHUNK_BYTES, Digest
+from bertir.errors import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from bertir.progress import Progress
+    from bertir.store import Store
+
+FORMAT = 1
+INDEX = "bertir-bundle.json"
+MAX_INDEX_BYTES = 10_000_000
+
+
+def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progress: Progress) -> int:
+    """Write all `materials` (name -> digest, all in the store) to `path`, whole or not at all; give its bytes.
+
+    Raises:
+        FetchError: a material isn't in the store, or `path` can't be written.
+    """
+    entries = []
+    for name, digest in sorted(materials.items()):
+        blob = store.find(digest)
+        if blob is None:
+            raise FetchError(f"{name} is not in the store", advice="Run `invoke fetch` first.")
+        entries.append((name, blob))
+    index = {
+        "format": FORMAT,
+        "materials": [
+            {"name": name, "digest": str(blob.digest), "size": blob.size} for name, blob in entries
+        ],
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with tarfile.open(temporary, "x:", format=tarfile.GNU_FORMAT) as tar:
+            data = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
+            tar.addfile(_entry(INDEX, len(data)), io.BytesIO(data))
+            written = set()
+            for name, blob in entries:
+                if blob.digest in written:  # two names, one content
+                    continue
+                written.add(blob.digest)
+                with store.checked(blob, what=name).open("rb") as file:
+                    tar.addfile(_entry(f"objects/{blob.digest.hex}", blob.size), file)
+        temporary.replace(path)
+    except OSError as error:
+        raise FetchError(f"can't write the bundle {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    size = path.stat().st_size
+    progress.say("fetch", f"{len(entries)} materials, {size / 1e6:.1f} MB, in {path}")
+    return size
+
+
+def read_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progress: Progress) -> int:
+    """Take from the bundle what the build pins and the store lacks; give how many objects were taken.
+
+    Raises:
+        FetchError: the file isn't a bundle. DigestMismatchError: an object isn't what its name says.
+    """
+    wanted = {digest: name for name, digest in materials.items() if store.find(digest) is None}
+    taken = 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            _check_index(tar, path)
+            for member in tar:
+                digest = _object_digest(member)
+                if digest is None or digest not in wanted:
+                    continue
+                file = cast("BinaryIO", tar.extractfile(member))
+                store.add(_chunks(file), expected=digest, what=wanted[digest])
+                taken += 1
+    except (tarfile.TarError, EOFError) as error:
+        raise FetchError(
+            f"{path} is not a whole bundle: {error}",
+            advice="Make it again by `invoke fetch --bundle FILE`.",
+        ) from error
+    except OSError as error:
+        raise FetchError(f"can't read the bundle {path}: {error.strerror}") from error
+    progress.say("fetch", f"{taken} of {len(wanted)} missing materials taken from {path}")
+    return taken
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info
+
+
+def _check_index(tar: tarfile.TarFile, path: Path) -> None:
+    first = tar.next()
+    index: Any = None
+    if first is not None and first.name == INDEX and first.isreg() and first.size <= MAX_INDEX_BYTES:
+        try:
+            index = json.loads(cast("BinaryIO", tar.extractfile(first)).read())
+        except ValueError:
+            index = None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise FetchError(
+            f"{path} is not a bundle of this version of bertir (no {INDEX} of format {FORMAT} at its start)",
+            advice="Make one by `invoke fetch --bundle FILE`.",
+        )
+
+
+def _object_digest(member: tarfile.TarInfo) -> Digest | None:
+    folder, _, name = member.name.partition("/")
+    if folder != "objects" or not member.isreg():
+        return None
+    try:
+        return Digest(name)
+    except ValueError:
+        return None
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk

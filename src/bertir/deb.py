@@ -1,0 +1,105 @@
+"""Read a Debian package: all use of python-debian is here."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from debian.arfile import ArError
+from debian.debfile import DebFile
+
+from bertir.errors import ImageError
+from bertir.tree import Entry, FolderEntry, LinkEntry, bytes_entry, checked_path, text_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bertir.lock import DebianPackage
+
+# https://wiki.debian.org/UsrMerge: packages of bookworm may still ship paths that the links lead to usr.
+MERGED_FOLDERS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+
+
+def package_entries(package: DebianPackage, path: Path) -> list[Entry]:
+    """Give what a package installs, with merged /usr, and its paragraph for `var/lib/dpkg/status.d`.
+
+    Its maintainer scripts are not run: whatever a package of ours needs of them is in `image.toml`.
+    Packages of a base are a few MB each, so a package's files are held in memory.
+
+    Raises:
+        ImageError: it is no Debian package, another one than locked, or holds what no layer may:
+            a device, a path that leads out, a hard link to nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            deb = DebFile(fileobj=file)
+            control = deb.control.get_content("control", encoding="utf-8", errors="strict") or ""
+            found = deb.control.debcontrol()
+            identity = (found["Package"], found["Version"], found["Architecture"])
+            if identity != (package.name, package.version, package.architecture):
+                raise ImageError(
+                    f"{path.name} is another package than the locked one"
+                    f"\n  expected {package.name} {package.version} {package.architecture}"
+                    f"\n  found    {' '.join(identity)}"
+                )
+            entries = list(_data_entries(deb.data.tgz(), what=f"{package.name} {package.version}"))
+    except (ArError, tarfile.TarError, EOFError, KeyError, ValueError, OSError) as error:
+        raise ImageError(f"{package.name} {package.version}: can't read the package: {error}") from error
+    # As distroless does: scanners look there for what is installed.
+    return [*entries, text_entry(f"var/lib/dpkg/status.d/{package.name}", f"{control.strip()}\n")]
+
+
+def _data_entries(tar: tarfile.TarFile, *, what: str) -> Iterator[Entry]:
+    contents: dict[str, tuple[bytes, bool]] = {}
+    for member in tar:
+        name = checked_path(str(member.name), what=what)
+        path = merged_usr(name)
+        if member.isreg() or member.islnk():
+            if member.isreg():
+                file = tar.extractfile(member)
+                contents[name] = (file.read() if file else b"", bool(member.mode & 0o111))
+            else:
+                # Hard links lead back to an earlier file. Each name becomes a file of its own, so that
+                # leaving one name out can't break another.
+                target = checked_path(member.linkname, what=what)
+                if target not in contents:
+                    raise ImageError(f"{what}: {name} is a hard link to {target}, which isn't there")
+                contents[name] = contents[target]
+            data, executable = contents[name]
+            identity = hashlib.sha256(data).hexdigest()
+            yield bytes_entry(path, data, executable=executable, identity=identity)
+        elif member.issym():
+            # The same link may read differently from /lib and from /usr/lib; only what is moved is rewritten.
+            yield LinkEntry(path=path, target=_moved_target(name, path, member.linkname))
+        elif member.isdir():
+            if path and name not in MERGED_FOLDERS:
+                yield FolderEntry(path=path)
+        else:
+            raise ImageError(f"{what}: {name} is neither file, folder nor link")
+
+
+def merged_usr(path: str) -> str:
+    """Move a path of /bin, /sbin or /lib* to its place below /usr."""
+    return f"usr/{path}" if path.partition("/")[0] in MERGED_FOLDERS else path
+
+
+def _moved_target(name: str, path: str, target: str) -> str:
+    """Keep a relative link of a moved path leading where it led.
+
+    `lib/a -> ../etc/b` becomes `usr/lib/a -> ../../etc/b`: only a link that climbs to the root changes.
+    """
+    if name == path or target.startswith("/"):
+        return target
+    climbed = 0
+    for part in PurePosixPath(target).parts:
+        if part != "..":
+            break
+        climbed += 1
+    depth = len(PurePosixPath(name).parts) - 1
+    rest = "/".join(PurePosixPath(target).parts[climbed:])
+    if climbed < depth or merged_usr(rest) != rest:
+        return target  # both ends moved alike
+    return f"../{target}"

@@ -1,0 +1,138 @@
+"""Locked packages and wheels → layers: uncompressed tars in the store, the same bytes on every machine.
+
+The digest of such a tar is the layer's diff ID, which the image's ID is made from.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from bertir.deb import MERGED_FOLDERS, package_entries
+from bertir.errors import ImageError
+from bertir.tree import (
+    Entry,
+    FileEntry,
+    FolderEntry,
+    LinkEntry,
+    PathFilter,
+    checked_path,
+    member_entry,
+    merged,
+    text_entry,
+    write_tar,
+)
+from bertir.tree import python_sources as sources_of
+from bertir.wheel import opened_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from bertir.digest import Digest
+    from bertir.intent import ImageIntent
+    from bertir.lock import DebianPackage, WheelPin
+    from bertir.store import Blob, Store
+
+
+def debian_layer(
+    store: Store,
+    intent: ImageIntent,
+    packages: Sequence[tuple[DebianPackage, Path]],
+    *,
+    expected: Digest | None = None,
+) -> Blob:
+    """Lay out Debian packages and the intent's own files and folders, without any maintainer script.
+
+    Raises:
+        ImageError: a package can't be read, or two of them disagree on a file.
+        DigestMismatchError: the layer isn't the `expected` one.
+    """
+    paths = PathFilter(exclude=intent.debian.exclude, keep=intent.debian.keep)
+    found: list[Entry] = [LinkEntry(path=name, target=f"usr/{name}") for name in _MERGED]
+    found += [text_entry(file.path, file.text) for file in intent.files]
+    for package, path in packages:
+        found += [entry for entry in package_entries(package, path) if not paths.drops(entry.path)]
+    own = {folder.path: FolderEntry(path=folder.path, mode=folder.mode) for folder in intent.folders}
+    found = [entry for entry in found if not (isinstance(entry, FolderEntry) and entry.path in own)]
+    return _store_layer(store, intent, [*found, *own.values()], what="the layer debian", expected=expected)
+
+
+# The x86 and MIPS variants of /lib are not those of any platform of ours.
+_MERGED = tuple(name for name in MERGED_FOLDERS if name not in ("lib32", "libx32"))
+
+
+def wheels_layer(
+    store: Store,
+    intent: ImageIntent,
+    wheels: Sequence[tuple[WheelPin, Path]],
+    *,
+    expected: Digest | None = None,
+) -> Blob:
+    """Lay out wheels below /usr/local as an installer does: no .pyc, no trace of where they came from.
+
+    Each wheel is decompressed once, in pieces, straight into the layer. Raises as `debian_layer` does.
+    """
+    with ExitStack() as stack:
+        found: list[Entry] = []
+        for pin, path in wheels:
+            found += stack.enter_context(opened_wheel(pin, path, intent.python))
+        return _store_layer(store, intent, found, what="the layer wheels", expected=expected)
+
+
+def python_sources(store: Store, intent: ImageIntent, layers: Iterable[Blob]) -> Blob:
+    """Put the Python sources of some layers into one tar, for `docker/steps/precompile.py`."""
+    with ExitStack() as stack:
+        found: list[Entry] = []
+        for layer in layers:
+            tar = stack.enter_context(tarfile.open(store.path(layer.digest), "r:"))
+            found += sources_of(tar, intent.python.source_roots)
+        return _store_layer(store, intent, found, what="the Python sources")
+
+
+def pyc_layer(store: Store, intent: ImageIntent, pyc_tar: Path, *, expected: Digest | None = None) -> Blob:
+    """Make a layer of compiled modules that came out of a container.
+
+    Only names and contents are taken from the tar; order, times, owners and modes are set as in every layer.
+
+    Raises:
+        ImageError: it isn't a tar, or holds something that is no .pyc file of a module in the image.
+        DigestMismatchError: the layer isn't the `expected` one.
+    """
+    with _opened_tar(pyc_tar) as tar:
+        found = list(_compiled_modules(tar, intent))
+        return _store_layer(store, intent, found, what="the layer pyc", expected=expected)
+
+
+@contextmanager
+def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except (tarfile.TarError, OSError) as error:
+        raise ImageError(f"the compiled modules can't be read: {path}: {error}") from error
+
+
+def _compiled_modules(tar: tarfile.TarFile, intent: ImageIntent) -> Iterator[FileEntry]:
+    what = "the tar of compiled modules"
+    prefixes = tuple(f"{root}/" for root in intent.python.source_roots)
+    for member in tar:
+        path = checked_path(member.name, what=what)
+        parts = path.split("/")
+        inside = path.startswith(prefixes) and parts[-2] == "__pycache__" and path.endswith(".pyc")
+        if path != member.name or not member.isreg() or not inside:
+            raise ImageError(f"{what} holds something else: {member.name!r}")
+        entry = member_entry(tar, member)
+        yield FileEntry(
+            path=path, size=entry.size, executable=False, identity=entry.identity, open=entry.open
+        )
+
+
+def _store_layer(
+    store: Store, intent: ImageIntent, found: Iterable[Entry], *, what: str, expected: Digest | None = None
+) -> Blob:
+    entries = merged(found, what=what)
+    return store.add_written(
+        lambda sink: write_tar(entries, sink, time=intent.source_date_epoch), expected=expected, what=what
+    )

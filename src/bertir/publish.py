@@ -1,0 +1,132 @@
+"""Publishing: one folder, whole or not at all, renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertir.digest import Digest
+from bertir.errors import BertirError, ConfigurationError
+
+if TYPE_CHECKING:
+    from bertir.store import Artifact, Store
+
+SUMS = "SHA256SUMS"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Where a build lies, and whether it already lay there, bit for bit."""
+
+    folder: Path
+    unchanged: bool
+
+
+def checksums(artifact: Artifact) -> bytes:
+    """Give the lines that `sha256sum --check` reads, sorted by name."""
+    return "".join(f"{artifact[name].digest.hex}  {name}\n" for name in sorted(artifact.files)).encode()
+
+
+def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
+    """Copy an artifact's files and their SHA256SUMS to `folder`.
+
+    The old build stays until the new one is complete and takes its place in one rename.
+
+    Raises:
+        ConfigurationError: `folder` holds something that bertir did not publish; it is left alone.
+        BertirError: the disk is full, or the place can't be written; nothing is left behind.
+    """
+    if _is_published(artifact, folder):
+        return Published(folder=folder, unchanged=True)
+    _refuse_foreign(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        for name, blob in artifact.files.items():
+            store.copy_out(blob, staged / name, what=name)
+        (staged / SUMS).write_bytes(checksums(artifact))
+        _open_to_readers(staged)
+        _put_in_place(staged, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return Published(folder=folder, unchanged=False)
+
+
+def _is_published(artifact: Artifact, folder: Path) -> bool:
+    """Whether `folder` holds exactly these files with exactly these bytes."""
+    try:
+        if {item.name for item in folder.iterdir()} != {*artifact.files, SUMS}:
+            return False
+        if any((folder / name).is_symlink() for name in (*artifact.files, SUMS)):
+            return False
+        if (folder / SUMS).read_bytes() != checksums(artifact):
+            return False
+        return all(Digest.of_file(folder / name) == blob.digest for name, blob in artifact.files.items())
+    except OSError:
+        return False
+
+
+def _refuse_foreign(folder: Path) -> None:
+    # A user's --output may be any folder: what bertir did not write there is not bertir's to remove.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if (
+            folder.is_dir()
+            and not folder.is_symlink()
+            and (not any(folder.iterdir()) or (folder / SUMS).is_file())
+        ):
+            return
+    if folder.is_symlink() or folder.exists():
+        raise ConfigurationError(
+            f"{folder} exists, and is no folder that bertir published (it has no {SUMS})",
+            advice="Choose another --output, or move it away.",
+        )
+
+
+def _open_to_readers(staged: Path) -> None:
+    # mkdtemp makes 0700; what is published follows the user's umask, as anything that they write does.
+    mask = os.umask(0)
+    os.umask(mask)
+    for item in staged.iterdir():
+        item.chmod(0o666 & ~mask)
+    staged.chmod(0o777 & ~mask)
+
+
+def _put_in_place(staged: Path, folder: Path) -> None:
+    """Rename `staged` to `folder`; what was there is then at `staged`, for the caller to remove."""
+    if not folder.exists():
+        staged.rename(folder)
+    elif not _exchange(staged, folder):
+        # No renameat2 here: for a moment there is no folder, but never a half-written one.
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        folder.rename(old)
+        staged.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step (renameat2(2), RENAME_EXCHANGE); False where the system can't."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _unwritable(folder: Path, error: OSError) -> BertirError:
+    return BertirError(
+        f"could not publish to {folder}: {error.strerror or error}",
+        advice="Nothing was left there. The build is in the store: choose another --output and run it again.",
+    )

@@ -1,0 +1,90 @@
+r"""Requirements files as pip takes them, each pin with its sha256, and the digest of what they were made from.
+
+    # written by `invoke lock` from: sha256:<64 hex digits>
+    name==version ; marker \
+        --hash=sha256:<64 hex digits>
+
+No index, no option, no URL: which registry serves the files is the machine's own configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bertir.digest import Digest
+from bertir.errors import LockError
+
+_HEADER = "# Written by `invoke lock`; don't edit. Made from: "
+_MADE_FROM = re.compile(re.escape(_HEADER) + r"(sha256:[0-9a-f]{64})")
+_PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)(?: ?; ([^\\]+?))?")
+_HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
+_ADVICE = "Restore it (git checkout), or write it anew: invoke lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A distribution at one version, for some machines if there is a marker, and the files that are accepted."""
+
+    name: str
+    version: str
+    marker: str = ""
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """A lock in pip's format. `parse_requirements(dump_requirements(x)) == x`."""
+
+    made_from: Digest
+    pins: tuple[Requirement, ...]
+
+
+def dump_requirements(requirements: Requirements) -> str:
+    lines = [f"{_HEADER}{requirements.made_from}"]
+    for pin in requirements.pins:
+        marker = f" ; {pin.marker}" if pin.marker else ""
+        lines.append(f"{pin.name}=={pin.version}{marker} \\")
+        lines += [f"    --hash={digest} \\" for digest in pin.digests[:-1]]
+        lines.append(f"    --hash={pin.digests[-1]}")
+    return "\n".join(lines) + "\n"
+
+
+def parse_requirements(text: str, *, name: str) -> Requirements:
+    """Read what `dump_requirements` wrote; `name` is for messages.
+
+    Raises:
+        LockError: a line is anything else, a pin has no sha256, or the first line doesn't say what it was made from.
+    """
+    made_from = _MADE_FROM.match(text)
+    if not made_from:
+        raise LockError(f"{name} doesn't begin with `{_HEADER}sha256:…`", advice=_ADVICE)
+    pins = parse_pins(text, name=name)
+    return Requirements(made_from=Digest.from_str(made_from[1]), pins=pins)
+
+
+def parse_pins(text: str, *, name: str) -> tuple[Requirement, ...]:
+    """Read pins as uv and pip-tools write them. Raises as `parse_requirements` does."""
+    pins = []
+    for line in _logical_lines(text):
+        specifier, *options = re.split(r"\s+(?=--)", line)
+        pin = _PIN.fullmatch(specifier)
+        hashes = [_HASH.fullmatch(option) for option in options]
+        if not pin or not all(hashes):
+            raise LockError(
+                f"{name}: not a pin of the form name==version --hash=sha256:…: {line}", advice=_ADVICE
+            )
+        if not hashes:
+            raise LockError(f"{name}: {pin[1]}=={pin[2]} has no sha256", advice=_ADVICE)
+        digests = tuple(Digest.from_str(found[1]) for found in hashes if found)
+        pins.append(Requirement(name=pin[1], version=pin[2], marker=pin[3] or "", digests=digests))
+    keys = [(pin.name, pin.marker) for pin in pins]
+    if len(set(keys)) != len(keys):
+        raise LockError(f"{name} pins something twice", advice=_ADVICE)
+    return tuple(pins)
+
+
+def _logical_lines(text: str) -> list[str]:
+    joined = re.sub(r"\\\n", " ", text)
+    lines = (line.strip() for line in joined.split("\n"))
+    return [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,194 @@
+"""Intent → lock: the only code that chooses versions. `invoke lock` calls it; nothing else does."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertir.apt import resolve_packages
+from bertir.digest import Digest
+from bertir.errors import LockError
+from bertir.image import Materials, assemble_layers, describe_image
+from bertir.intent import load_intent
+from bertir.lock import (
+    DEBIAN_LOCK,
+    HOST_LOCKS,
+    IMAGE_LOCK,
+    REQUIREMENTS_LOCK,
+    DebianLock,
+    ImageLock,
+    WheelPin,
+    dump_debian_lock,
+    dump_image_lock,
+    dump_wheel_pins,
+    host_requirements,
+    host_resolution,
+    image_inputs,
+)
+from bertir.mirror import debian_mirror
+from bertir.requirements import Requirements, dump_requirements
+from bertir.wheel import distribution_of
+from bertir.wheelhouse import pip_download, resolve_host_requirements, resolve_image_requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from bertir.apt import ResolvedPackage
+    from bertir.image import Precompile
+    from bertir.intent import ImageIntent, PythonIntent
+    from bertir.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedWheel:
+    """A wheel with the file that pip fetched and checked."""
+
+    pin: WheelPin
+    path: Path
+
+
+def resolve(root: Path, store: Store, environment: Mapping[str, str], precompile: Precompile) -> ImageLock:
+    """Choose all versions anew, build the image of them, and write `docker/*.lock` and `requirements/*.lock`.
+
+    All locks are written or none.
+
+    Args:
+        root: the repository's folder.
+        store: keeps what was fetched and built.
+        environment: `BERTIR_DEBIAN_MIRROR` is looked up in it.
+        precompile: runs `docker/steps/precompile.py` in the image.
+
+    Raises:
+        LockError: something can't be resolved.
+        ConfigurationError: `image.toml` or pyproject.toml is wrong, or there is no mirror.
+        EngineError: the image can't be assembled, or no engine runs the compilation.
+    """
+    docker_folder = root / "docker"
+    intent = load_intent(docker_folder)
+    mirror = debian_mirror(environment)
+    with store.temporary_folder() as folder:
+        texts = {
+            root / "requirements" / name: _host_lock(root, groups, folder)
+            for name, groups in HOST_LOCKS.items()
+        }
+        wheels = resolve_wheels(intent.python, folder)
+        packages = resolve_packages(intent.debian, mirror, _made(folder / "apt"))
+        lock = _image_lock(
+            docker_folder, store, intent, packages=packages, wheels=wheels, precompile=precompile
+        )
+        _keep(store, [*(item.path for item in packages), *(item.path for item in wheels)])
+    debian = DebianLock(made_from=intent.debian.resolution, packages=lock.debian)
+    texts[docker_folder / DEBIAN_LOCK] = dump_debian_lock(debian)
+    texts[docker_folder / REQUIREMENTS_LOCK] = dump_wheel_pins(
+        lock.wheels, made_from=intent.python.resolution
+    )
+    texts[docker_folder / IMAGE_LOCK] = dump_image_lock(lock)
+    replace_all(texts)
+    return lock
+
+
+def resolve_wheels(python: PythonIntent, folder: Path) -> tuple[ResolvedWheel, ...]:
+    """Choose versions, fetch the one wheel of each that fits the image, and pin that; sorted by name.
+
+    Raises:
+        LockError: uv can't resolve, or a version has no wheel for the image.
+        FetchError: pip can't fetch.
+    """
+    pins = resolve_image_requirements(python, folder)
+    asked = folder / "requirements.txt"
+    asked.write_text(
+        dump_requirements(Requirements(made_from=python.resolution, pins=pins)), encoding="utf-8"
+    )
+    wheels = _made(folder / "wheels")
+    pip_download(python, asked, wheels)
+    by_name = {distribution_of(path.name): path for path in wheels.iterdir()}
+    missing = [pin.name for pin in pins if pin.name not in by_name]
+    if missing or len(by_name) != len(pins):
+        raise LockError(f"pip fetched other wheels than uv chose: {', '.join(missing) or 'too many'}")
+    found = ((pin, by_name[pin.name]) for pin in pins)
+    return tuple(
+        ResolvedWheel(
+            pin=WheelPin(name=pin.name, version=pin.version, digest=Digest.of_file(path)), path=path
+        )
+        for pin, path in sorted(found, key=lambda item: item[0].name)
+    )
+
+
+def _host_lock(root: Path, groups: Sequence[str], folder: Path) -> str:
+    pins = resolve_host_requirements(host_requirements(root, groups), folder)
+    return dump_requirements(Requirements(made_from=host_resolution(root, groups), pins=pins))
+
+
+def _image_lock(
+    docker_folder: Path,
+    store: Store,
+    intent: ImageIntent,
+    *,
+    packages: Sequence[ResolvedPackage],
+    wheels: Sequence[ResolvedWheel],
+    precompile: Precompile,
+) -> ImageLock:
+    materials = Materials(
+        packages=lambda: [(item.package, item.path) for item in packages],
+        wheels=lambda: [(item.pin, item.path) for item in wheels],
+        precompile=precompile,
+    )
+    image = describe_image(intent, assemble_layers(store, intent, materials))
+    debian = tuple(item.package for item in packages)
+    pins = tuple(item.pin for item in wheels)
+    return ImageLock(
+        inputs=image_inputs(docker_folder, intent, debian, pins),
+        platform=intent.platform,
+        debian=debian,
+        wheels=pins,
+        layers=image.layers,
+        image_id=image.id,
+        manifest=image.manifest_digest,
+    )
+
+
+def _keep(store: Store, paths: Sequence[Path]) -> None:
+    # The next `invoke image` needs these very files.
+    for path in paths:
+        store.add_file(path)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def replace_all(texts: Mapping[Path, str]) -> None:
+    """Replace files by new texts, all or none.
+
+    The texts are written beside their places first, so that what remains is renaming; should that fail half-way,
+    the old files are put back.
+
+    Raises:
+        LockError: a file can't be written; all are as they were.
+    """
+    old = {path: path.read_bytes() if path.exists() else None for path in texts}
+    new = {path: path.with_name(f".{path.name}.new") for path in texts}
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(exist_ok=True)
+            new[path].write_text(text, encoding="utf-8")
+        for path, written in new.items():
+            written.replace(path)
+    except OSError as error:
+        for path, data in old.items():
+            _restore(path, data)
+        raise LockError(f"can't write the locks; they are as they were: {error}") from error
+    finally:
+        for written in new.values():
+            written.unlink(missing_ok=True)
+
+
+def _restore(path: Path, data: bytes | None) -> None:
+    with contextlib.suppress(OSError):
+        if data is None:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != data:
+            path.write_bytes(data)

@@ -1,0 +1,64 @@
+"""From the command line to a builder: options and environment are read here, once, and passed down."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertir.builder import Builder, Layout
+from bertir.errors import ConfigurationError
+from bertir.fetch import Fetcher
+from bertir.progress import Progress
+from bertir.store import Store, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What every task starts from."""
+
+    layout: Layout
+    environment: Mapping[str, str]
+    progress: Progress
+
+    def store(self) -> Store:
+        return Store(default_root(self.environment))
+
+    def builder(self, *, offline: bool = False) -> Builder:
+        """Give a builder; use it as a context manager."""
+        store = self.store()
+        fetcher = Fetcher(store=store, environment=self.environment, progress=self.progress, offline=offline)
+        return Builder(
+            layout=self.layout,
+            store=store,
+            fetcher=fetcher,
+            environment=self.environment,
+            progress=self.progress,
+        )
+
+
+def open_session(root: Path) -> Session:
+    """Read the environment.
+
+    Raises:
+        ConfigurationError: this Python is too old.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        raise ConfigurationError(
+            f"bertir needs Python 3.11 or newer, and this is {sys.version.split()[0]}",
+            advice="Make the virtualenv anew with a newer one: make PYTHON=python3.12 all",
+        )
+    environment = dict(os.environ)
+    models = Path(environment.get("BERTIR_MODELS") or root / "models.toml")
+    return Session(
+        layout=Layout(root=root, models=models),
+        environment=environment,
+        progress=Progress(stream=sys.stderr),
+    )

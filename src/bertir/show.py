@@ -1,0 +1,138 @@
+"""What a task prints when it is done: a short table for people, JSON for machines, the same facts in both."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bertir.errors import BertirError
+    from bertir.model import Model
+    from bertir.publish import Published
+    from bertir.report import Build
+
+
+def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return json.dumps(value, indent=1, sort_keys=True)
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Align columns; the last one is left as it is."""
+    listed = [tuple(row) for row in rows]
+    widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in listed
+    )
+
+
+def error_text(error: BertirError) -> str:
+    advice = f"\n{error.advice}" if error.advice else ""
+    return f"error: {error}{advice}"
+
+
+def error_json(error: BertirError) -> str:
+    return to_json(
+        {
+            "error": {
+                "kind": type(error).__name__,
+                "message": str(error),
+                "advice": error.advice,
+                "exit_status": error.exit_status,
+            }
+        }
+    )
+
+
+def build_facts(build: Build, published: Published, seconds: float) -> dict[str, Any]:
+    return {
+        "request": {
+            "model": build.request.model,
+            "recipe": build.request.recipe,
+            "precision": build.request.precision,
+            "batch": build.request.batch,
+            "seq_len": build.request.seq_len,
+        },
+        "folder": str(published.folder),
+        "unchanged": published.unchanged,
+        "files": {name: str(blob.digest) for name, blob in build.ir.files.items()},
+        "parity": {
+            "max_abs_difference": build.parity.max_abs_difference,
+            "threshold": build.parity.threshold,
+            "batches": list(build.parity.batches),
+        },
+        "image": str(build.image.image_id),
+        "source_tree": build.source.tree,
+        "frozen_graph": str(build.frozen_graph.digest),
+        "steps": [
+            {"name": step.derivation.step, "cached": step.cached, "seconds": step.facts.get("seconds")}
+            for step in build.steps
+        ],
+        "seconds": round(seconds, 3),
+    }
+
+
+def build_text(facts: Mapping[str, Any]) -> str:
+    request, parity = facts["request"], facts["parity"]
+    ran = [f"{step['name']} {step['seconds']:.1f} s" for step in facts["steps"] if not step["cached"]]
+    batches = " and ".join(str(batch) for batch in parity["batches"])
+    steps = ", ".join(ran) if ran else "nothing to do: every step was in the store, no container was run"
+    shape = f"batch {request['batch']}, {request['seq_len']} tokens"
+    found, allowed = parity["max_abs_difference"], parity["threshold"]
+    return table(
+        [
+            ("model", f"{request['model']}, {request['recipe']}, {request['precision']}, {shape}"),
+            ("IR", f"{facts['folder']}/model.xml{' (unchanged)' if facts['unchanged'] else ''}"),
+            ("model.xml", facts["files"]["model.xml"]),
+            ("model.bin", facts["files"]["model.bin"]),
+            ("parity", f"max abs difference {found:.1e}, allowed {allowed:.0e}, batches {batches}"),
+            ("steps", steps),
+            ("seconds", f"{facts['seconds']:.1f}"),
+        ]
+    )
+
+
+def model_facts(model: Model, *, default: bool, fetched: bool) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "title": model.title,
+        "licence": model.licence,
+        "default": default,
+        "layers": model.layers,
+        "hidden": model.hidden,
+        "vocabulary": model.vocabulary,
+        "max_positions": model.max_positions,
+        "lower_case": model.lower_case,
+        "bytes": model.wheel.size,
+        "fetched": fetched,
+        "wheel": {
+            "name": model.wheel.name,
+            "version": model.wheel.version,
+            "digest": str(model.wheel.digest),
+        },
+        "files": {name: str(member.digest) for name, member in model.files.items()},
+    }
+
+
+def models_text(facts: Iterable[Mapping[str, Any]]) -> str:
+    header = ("name", "layers", "hidden", "vocabulary", "case", "MB", "fetched", "what it is")
+    return table(
+        [
+            header,
+            *(
+                (
+                    f"{model['name']}{' (default)' if model['default'] else ''}",
+                    str(model["layers"]),
+                    str(model["hidden"]),
+                    str(model["vocabulary"]),
+                    "uncased" if model["lower_case"] else "cased",
+                    f"{model['bytes'] / 1e6:.1f}",
+                    "yes" if model["fetched"] else "no",
+                    model["title"],
+                )
+                for model in facts
+            ),
+        ]
+    )

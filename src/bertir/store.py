@@ -1,0 +1,289 @@
+"""The store: objects by digest, and records that say which objects a derivation gave.
+
+    objects/<2 hex>/<62 hex>    files, read-only, named by the sha256 of their content
+    records/<step>/<key>.json   derivation key -> output names and digests
+    locks/<name>                flock files, so that each artifact is built once
+    tmp/                        work in progress; renamed into objects/ when whole
+
+Two levels as in dvc's run cache: a changed input with equal content costs nothing downstream.
+Objects are written under a temporary name, synced and renamed, so an object that exists is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from bertir.digest import CHUNK_BYTES, Digest, HashingWriter, tree_digest
+from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """One stored file: what it is and how long, not where."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What a step gave: named files, each with its digest."""
+
+    files: Mapping[str, Blob]
+
+    @property
+    def digest(self) -> Digest:
+        return tree_digest({name: blob.digest for name, blob in self.files.items()})
+
+    @property
+    def size(self) -> int:
+        return sum(blob.size for blob in self.files.values())
+
+    def __getitem__(self, name: str) -> Blob:
+        return self.files[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A derivation's outcome as stored: its artifact, what it was made from, and facts of that run."""
+
+    artifact: Artifact
+    derivation: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StoreError(BertirError):
+    """The store can't be read or written."""
+
+
+class Store:
+    """A folder of objects and records. Opening it makes the folder; nothing else is read or kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with _as_store_error(root, "open the store"):
+            for name in ("objects", "records", "locks", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True, mode=0o755)
+
+    # objects
+
+    def path(self, digest: Digest) -> Path:
+        return self.root / "objects" / digest.hex[:2] / digest.hex[2:]
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the object is there with the recorded size (its bytes are checked where they matter)."""
+        try:
+            return self.path(blob.digest).stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
+
+    def has_all(self, artifact: Artifact) -> bool:
+        return all(self.has(blob) for blob in artifact.files.values())
+
+    def find(self, digest: Digest) -> Blob | None:
+        """Look an object up by digest alone, as pins do which don't know the size."""
+        try:
+            return Blob(digest=digest, size=self.path(digest).stat().st_size)
+        except FileNotFoundError:
+            return None
+
+    def add(self, chunks: Iterator[bytes], *, expected: Digest | None = None, what: str = "content") -> Blob:
+        """Stream bytes in. `expected` makes any other content a `DigestMismatchError` that leaves nothing."""
+
+        def write(sink: HashingWriter) -> None:
+            for chunk in chunks:
+                sink.write(chunk)
+
+        return self.add_written(write, expected=expected, what=what)
+
+    def add_written(
+        self, write: Callable[[HashingWriter], None], *, expected: Digest | None = None, what: str = "content"
+    ) -> Blob:
+        """Like `add`, for a writer that wants something to write into (tarfile does)."""
+        with _as_store_error(self.root, f"store {what}"), self.temporary_folder() as folder:
+            path = folder / "object"
+            with path.open("xb") as file:
+                sink = HashingWriter(file)
+                write(sink)
+                file.flush()
+                os.fsync(file.fileno())
+            if expected is not None and sink.digest != expected:
+                raise DigestMismatchError(
+                    f"{what}: the digest is wrong\n  expected {expected}\n  found    {sink.digest}"
+                    f" ({sink.size} bytes)",
+                    advice="Nothing was kept. If the change is meant, a maintainer pins it by `invoke lock`;"
+                    " otherwise ask whoever runs the mirror.",
+                )
+            path.chmod(0o444)
+            target = self.path(sink.digest)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            return Blob(digest=sink.digest, size=sink.size)
+
+    def add_bytes(self, data: bytes, *, expected: Digest | None = None, what: str = "content") -> Blob:
+        present = self.find(Digest.of_bytes(data))
+        if present is not None and present.size == len(data):
+            return present  # a build with nothing to do writes nothing
+        return self.add(iter([data]), expected=expected, what=what)
+
+    def add_file(self, path: Path, *, expected: Digest | None = None, what: str = "") -> Blob:
+        with path.open("rb") as file:
+            return self.add(_chunks(file), expected=expected, what=what or path.name)
+
+    def checked(self, blob: Blob, *, what: str) -> Path:
+        """Give an object's path once its bytes were read and found to be the right ones.
+
+        Raises:
+            StoreError: they are not; the object is removed, so that the next run makes it anew.
+        """
+        path = self.path(blob.digest)
+        found = Digest.of_file(path)
+        if found != blob.digest:
+            path.unlink(missing_ok=True)
+            raise StoreError(
+                f"the store held other bytes for {what} than it should"
+                f"\n  expected {blob.digest}\n  found    {found}",
+                advice="The damaged object was removed; run the same command again.",
+            )
+        return path
+
+    def copy_out(self, blob: Blob, target: Path, *, what: str) -> None:
+        """Copy an object to a new file outside, checking its bytes on the way.
+
+        Raises:
+            StoreError: the stored bytes are damaged (nothing is left at `target`).
+        """
+        with self.path(blob.digest).open("rb") as source, target.open("xb") as file:
+            sink = HashingWriter(file)
+            for chunk in _chunks(source):
+                sink.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if sink.digest != blob.digest:
+            target.unlink()
+            self.checked(blob, what=what)
+
+    # records
+
+    def _record_path(self, step: str, key: Digest) -> Path:
+        return self.root / "records" / step / f"{key.hex}.json"
+
+    def load_record(self, step: str, key: Digest) -> Record | None:
+        """Give the record if it is there, readable, and all its objects are."""
+        try:
+            raw = json.loads(self._record_path(step, key).read_bytes())
+            files = {
+                name: Blob(digest=Digest.from_str(entry["digest"]), size=entry["size"])
+                for name, entry in raw["files"].items()
+            }
+            record = Record(artifact=Artifact(files=files), derivation=raw["derivation"], facts=raw["facts"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # a damaged record is as good as none: the step runs again and replaces it
+        return record if self.has_all(record.artifact) else None
+
+    def save_record(self, step: str, key: Digest, record: Record) -> None:
+        value = {
+            "derivation": record.derivation,
+            "facts": record.facts,
+            "files": {
+                name: {"digest": str(blob.digest), "size": blob.size}
+                for name, blob in record.artifact.files.items()
+            },
+        }
+        data = json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+        target = self._record_path(step, key)
+        with _as_store_error(self.root, f"record {step}"), self.temporary_folder() as folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path = folder / "record"
+            path.write_bytes(data)
+            path.replace(target)
+
+    # work in progress
+
+    @contextlib.contextmanager
+    def temporary_folder(self) -> Iterator[Path]:
+        """A private folder on the store's own disk, removed at the end whatever happens."""
+        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock between processes; the kernel lets go of it when a process dies."""
+        path = self.root / "locks" / name
+        with _as_store_error(self.root, "take a lock"):
+            file = path.open("ab")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def size_of(self, digests: Iterable[Digest]) -> int:
+        """Bytes of those of `digests` that the store holds."""
+        return sum(blob.size for digest in set(digests) if (blob := self.find(digest)) is not None)
+
+    def clear(self) -> None:
+        """Remove everything that the store holds, and the store."""
+        with _as_store_error(self.root, "remove the store"):
+            shutil.rmtree(self.root)
+
+
+def default_root(environment: Mapping[str, str]) -> Path:
+    """`BERTIR_STORE`, else `bertir` under the user's cache directory (XDG base directories).
+
+    Raises:
+        ConfigurationError: `BERTIR_STORE` is relative, or there is no home directory.
+    """
+    chosen = environment.get("BERTIR_STORE", "")
+    if chosen:
+        if not Path(chosen).is_absolute():
+            raise ConfigurationError(
+                f"BERTIR_STORE must be an absolute path, and is {chosen!r}",
+                advice="For example: export BERTIR_STORE=/var/cache/bertir",
+            )
+        return Path(chosen)
+    cache = environment.get("XDG_CACHE_HOME", "")
+    if cache and Path(cache).is_absolute():  # the XDG specification: a relative one is to be ignored
+        return Path(cache) / "bertir"
+    home = environment.get("HOME", "")
+    if not home:
+        raise ConfigurationError(
+            "no place for the store: neither BERTIR_STORE nor HOME is set",
+            advice="For example: export BERTIR_STORE=/var/cache/bertir",
+        )
+    return Path(home) / ".cache" / "bertir"
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+@contextlib.contextmanager
+def _as_store_error(root: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(root).free
+            raise StoreError(
+                f"could not {doing}: the disk of {root} is full ({free / 1e6:.0f} MB free)",
+                advice="Free some room (`invoke clean --store` empties it), or set BERTIR_STORE to a larger disk.",
+            ) from error
+        raise StoreError(
+            f"could not {doing} in {root}: {error.strerror or error}",
+            advice="Set BERTIR_STORE to a folder that you may write.",
+        ) from error

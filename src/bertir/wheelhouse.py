@@ -1,0 +1,109 @@
+"""Choose and fetch wheels: all use of uv (which resolves) and pip (which downloads) is here.
+
+Which registry they ask is the machine's own configuration; nothing that is written names one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from bertir.errors import BertirError, FetchError, LockError
+from bertir.requirements import parse_pins
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bertir.intent import PythonIntent
+    from bertir.requirements import Requirement
+
+_OLDEST_MANYLINUX_2 = 17  # PEP 600; what is older has names of its own, which pip derives from manylinux2014
+
+
+def resolve_image_requirements(python: PythonIntent, folder: Path) -> tuple[Requirement, ...]:
+    """Choose the newest versions for the image: wheels only, with the digests of all files of each version.
+
+    Raises:
+        LockError: uv is missing, or can't resolve (its message is in the error's).
+    """
+    options = [
+        "--python-version",
+        python.version,
+        "--python-platform",
+        f"{python.machine}-manylinux_{python.glibc.replace('.', '_')}",
+        "--only-binary",
+        ":all:",
+    ]
+    return _uv_compile(python.requirements, options, folder)
+
+
+def resolve_host_requirements(requirements: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
+    """Choose the newest versions for the host's virtualenv, on any platform. Raises as above."""
+    return _uv_compile(requirements, ["--universal", "--python-version", "3.11"], folder)
+
+
+def _uv_compile(requirements: Sequence[str], options: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
+    if importlib.util.find_spec("uv") is None:
+        raise LockError(
+            "locking needs uv, which isn't in this virtualenv",
+            advice="`make test` installs it; then: invoke lock",
+        )
+    source = folder / "requirements.in"
+    source.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+    run = subprocess.run(
+        [*command, "--no-annotate", *options, str(source)], capture_output=True, text=True, check=False
+    )
+    if run.returncode != 0:
+        raise LockError(f"uv can't resolve {', '.join(requirements)}:\n{run.stderr.strip()}")
+    return parse_pins(run.stdout, name="uv's answer")
+
+
+def pip_download(python: PythonIntent, requirements: Path, folder: Path) -> None:
+    """Fetch the wheels of a requirements file into a folder, each checked against its sha256.
+
+    Of several wheels whose digest is allowed, pip takes the one that fits the image's platform best.
+
+    Raises:
+        FetchError: pip fails (its message is in the error's).
+    """
+    _pip(download_arguments(python, requirements, folder), FetchError)
+
+
+def download_arguments(python: PythonIntent, requirements: Path, folder: Path) -> list[str]:
+    """Give the arguments of `pip download` for the image's platform, whatever the host's is."""
+    digits = python.version.replace(".", "")
+    tags = [f"--abi={abi}" for abi in (f"cp{digits}", "abi3", "none")]
+    newest = int(python.glibc.split(".")[1])
+    # pip takes a platform literally: each older glibc that will do must be named.
+    platforms = [f"manylinux_2_{minor}" for minor in range(newest, _OLDEST_MANYLINUX_2 - 1, -1)]
+    tags += [f"--platform={platform}_{python.machine}" for platform in (*platforms, "manylinux2014", "linux")]
+    return [
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        f"--python-version={python.version}",
+        "--implementation=cp",
+        *tags,
+        f"--dest={folder}",
+        f"--requirement={requirements}",
+    ]
+
+
+def _pip(arguments: Sequence[str], failure: type[BertirError]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False
+    )
+    if run.returncode != 0:
+        lines = [line for line in run.stderr.splitlines() if not line.startswith("WARNING: ")]
+        raise failure(
+            "pip can't fetch the wheels of the image:\n" + "\n".join(lines).strip(),
+            advice="Is pip's index reachable, and does it serve these files? See: pip config list",
+        )

@@ -1,0 +1,155 @@
+"""bertir's tasks: TensorFlow BERT checkpoints to OpenVINO IR, reproducibly. `invoke --help TASK` says more."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from invoke.context import Context  # noqa: TC002 - invoke looks at the signature
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from bertir import commands
+from bertir.errors import BertirError
+from bertir.report import DEFAULT_BATCH, DEFAULT_SEQ_LEN, Request
+from bertir.session import open_session
+from bertir.show import error_json, error_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent
+FORMAT_HELP = "text or json; progress goes to standard error either way"
+OFFLINE_HELP = "use the store only, and name what is missing"
+
+
+@contextlib.contextmanager
+def exit_statuses(format_: str = "text") -> Iterator[None]:
+    """The only place that turns errors into exit statuses."""
+    as_json = format_ == "json"
+    try:
+        if format_ not in ("text", "json"):
+            raise Exit(f"error: --format must be text or json, and is {format_!r}", 2)
+        signal.signal(signal.SIGTERM, _terminated)  # so that `with` blocks end, and containers with them
+        yield
+    except BertirError as error:
+        if as_json:
+            print(error_json(error))
+        raise Exit(error_text(error), error.exit_status) from error
+    except KeyboardInterrupt as error:
+        raise Exit("interrupted; what was finished is in the store", 130) from error
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    raise Exit("terminated; what was finished is in the store", 143)
+
+
+@task(
+    help={
+        "model": "a model of `invoke models` (default: its first)",
+        "recipe": "reshapable",
+        "precision": "of the weights: fp16 or fp32",
+        "batch": "rows of the inputs as converted; the IR reshapes to others",
+        "seq-len": "tokens a row, fixed in the graph, at most the model's positions",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION",
+        "offline": OFFLINE_HELP,
+        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "format": FORMAT_HELP,
+    }
+)
+def build_ir(
+    _: Context,
+    model: str = "",
+    recipe: str = "reshapable",
+    precision: str = "fp16",
+    batch: int = DEFAULT_BATCH,
+    seq_len: int = DEFAULT_SEQ_LEN,
+    output: str = "dist",
+    offline: bool = False,
+    bundle: str = "",
+    format_: str = "text",
+) -> None:
+    """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
+    with exit_statuses(format_):
+        request = Request(model=model, recipe=recipe, precision=precision, batch=batch, seq_len=seq_len)
+        print(
+            commands.build_ir(
+                open_session(ROOT),
+                request,
+                output=output,
+                offline=offline,
+                bundle=bundle,
+                as_json=format_ == "json",
+            )
+        )
+
+
+@task(
+    help={"archive": "write the image to this file instead", "offline": OFFLINE_HELP, "format": FORMAT_HELP}
+)
+def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
+    """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
+    with exit_statuses(format_):
+        print(commands.image(open_session(ROOT), archive=archive, offline=offline, as_json=format_ == "json"))
+
+
+@task(
+    help={
+        "model": "whose materials (default: the first)",
+        "bundle": "write them to this file",
+        "format": FORMAT_HELP,
+    }
+)
+def fetch(_: Context, model: str = "", bundle: str = "", format_: str = "text") -> None:
+    """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
+    with exit_statuses(format_):
+        print(commands.fetch(open_session(ROOT), model=model, bundle=bundle, as_json=format_ == "json"))
+
+
+@task(help={"format": FORMAT_HELP})
+def models(_: Context, format_: str = "text") -> None:
+    """List the models that bertir knows. Example: `invoke models --format json`."""
+    with exit_statuses(format_):
+        print(commands.models(open_session(ROOT), as_json=format_ == "json"))
+
+
+@task(
+    help={
+        "only": "source, image or host",
+        "check": "write nothing, fail if a lock is stale",
+        "format": FORMAT_HELP,
+    }
+)
+def lock(_: Context, only: str = "", check: bool = False, format_: str = "text") -> None:
+    """Resolve the locks anew, the only task that chooses versions. Example: `invoke lock --check`."""
+    with exit_statuses(format_):
+        print(commands.lock(open_session(ROOT), only=only, check=check, as_json=format_ == "json"))
+
+
+@task(
+    help={
+        "output": "folder of published builds",
+        "store": "remove the store too",
+        "image": "and the loaded image",
+    }
+)
+def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
+    """Remove what was published. Example: `invoke clean --store --image`."""
+    with exit_statuses():
+        print(commands.clean(open_session(ROOT), output=output, store=store, image=image))
+
+
+@task
+def engine(_: Context) -> None:
+    """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does."""
+    with exit_statuses():
+        print(commands.engine(open_session(ROOT)))
+
+
+@task
+def golden(context: Context) -> None:
+    """Rewrite the expected digests of tests/golden from real builds; needs what the tests need."""
+    with exit_statuses():
+        context.run("python -m pytest tests/integration tests/e2e --rewrite-golden -k golden", pty=False)
