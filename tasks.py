@@ -12,7 +12,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from bertir import commands
-from bertir.errors import BertirError
+from bertir.errors import BertirError, ConfigurationError
 from bertir.report import DEFAULT_BATCH, DEFAULT_SEQ_LEN, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
@@ -42,6 +42,14 @@ def exit_statuses(format_: str = "text") -> Iterator[None]:
         raise Exit("interrupted; what was finished is in the store", 130) from error
 
 
+def whole_number(option: str, text: str) -> int:
+    # invoke's own conversion of integers ends in a traceback.
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"{option} must be a whole number, and is {text!r}") from None
+
+
 def _terminated(_number: int, _frame: object) -> NoReturn:
     raise Exit("terminated; what was finished is in the store", 143)
 
@@ -64,8 +72,8 @@ def build_ir(
     model: str = "",
     recipe: str = "reshapable",
     precision: str = "fp16",
-    batch: int = DEFAULT_BATCH,
-    seq_len: int = DEFAULT_SEQ_LEN,
+    batch: str = str(DEFAULT_BATCH),
+    seq_len: str = str(DEFAULT_SEQ_LEN),
     output: str = "dist",
     offline: bool = False,
     bundle: str = "",
@@ -73,7 +81,13 @@ def build_ir(
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
     with exit_statuses(format_):
-        request = Request(model=model, recipe=recipe, precision=precision, batch=batch, seq_len=seq_len)
+        request = Request(
+            model=model,
+            recipe=recipe,
+            precision=precision,
+            batch=whole_number("--batch", batch),
+            seq_len=whole_number("--seq-len", seq_len),
+        )
         print(
             commands.build_ir(
                 open_session(ROOT),

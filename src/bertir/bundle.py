@@ -76,17 +76,17 @@ def read_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progr
         FetchError: the file isn't a bundle. DigestMismatchError: an object isn't what its name says.
     """
     wanted = {digest: name for name, digest in materials.items() if store.find(digest) is None}
-    taken = 0
+    taken = set()
     try:
         with tarfile.open(path, "r:") as tar:
-            _check_index(tar, path)
+            listed = _read_index(tar, path)
             for member in tar:
                 digest = _object_digest(member)
                 if digest is None or digest not in wanted:
                     continue
                 file = cast("BinaryIO", tar.extractfile(member))
                 store.add(_chunks(file), expected=digest, what=wanted[digest])
-                taken += 1
+                taken.add(digest)
     except (tarfile.TarError, EOFError) as error:
         raise FetchError(
             f"{path} is not a whole bundle: {error}",
@@ -94,8 +94,14 @@ def read_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progr
         ) from error
     except OSError as error:
         raise FetchError(f"can't read the bundle {path}: {error.strerror}") from error
-    progress.say("fetch", f"{taken} of {len(wanted)} missing materials taken from {path}")
-    return taken
+    # tarfile ends quietly at a damaged header: the index says what must have come.
+    if lost := sorted(wanted[digest] for digest in listed & wanted.keys() - taken):
+        raise FetchError(
+            f"{path} is not a whole bundle: it lacks {', '.join(lost)}",
+            advice="Make it again by `invoke fetch --bundle FILE`.",
+        )
+    progress.say("fetch", f"{len(taken)} of {len(wanted)} missing materials taken from {path}")
+    return len(taken)
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:
@@ -105,19 +111,26 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
     return info
 
 
-def _check_index(tar: tarfile.TarFile, path: Path) -> None:
+def _read_index(tar: tarfile.TarFile, path: Path) -> set[Digest]:
     first = tar.next()
-    index: Any = None
-    if first is not None and first.name == INDEX and first.isreg() and first.size <= MAX_INDEX_BYTES:
-        try:
-            index = json.loads(cast("BinaryIO", tar.extractfile(first)).read())
-        except ValueError:
-            index = None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+    if first is None or first.name != INDEX or not first.isreg() or first.size > MAX_INDEX_BYTES:
         raise FetchError(
-            f"{path} is not a bundle of this version of bertir (no {INDEX} of format {FORMAT} at its start)",
+            f"{path} is not a bundle: there is no {INDEX} at its start",
             advice="Make one by `invoke fetch --bundle FILE`.",
         )
+    try:
+        index: Any = json.loads(cast("BinaryIO", tar.extractfile(first)).read())
+        if index["format"] != FORMAT:
+            raise FetchError(
+                f"{path} is a bundle of format {index['format']!r}, and this is bertir for {FORMAT}",
+                advice="Make one by `invoke fetch --bundle FILE`.",
+            )
+        return {Digest.from_str(entry["digest"]) for entry in index["materials"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FetchError(
+            f"{path} is not a bundle: its index can't be read: {error!r}",
+            advice="Make one by `invoke fetch --bundle FILE`.",
+        ) from error
 
 
 def _object_digest(member: tarfile.TarInfo) -> Digest | None:

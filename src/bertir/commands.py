@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bertir import pipeline, show
 from bertir.errors import ConfigurationError
 from bertir.model import find_model, load_models
-from bertir.publish import SUMS
+from bertir.publish import SUMS, is_ours
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
 def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
     removed = []
     for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
-        shutil.rmtree(sums.parent)
-        removed.append(str(sums.parent))
+        if is_ours(sums.parent):
+            shutil.rmtree(sums.parent)
+            removed.append(str(sums.parent))
     if image:
         with session.builder() as builder:
             builder.remove_image()

@@ -353,7 +353,7 @@ def _client(environment: Mapping[str, str]) -> docker.DockerClient:
         # The stubs miss that a context without TLS has None.
         tls: TLSConfig | None = context.TLSConfig
         return docker.DockerClient(base_url=context.Host, tls=tls or False, timeout=ANSWER_SECONDS)
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, ValueError) as error:  # ValueError: an odd port, say
         raise _no_engine(environment, error) from error
 
 

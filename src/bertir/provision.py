@@ -67,7 +67,8 @@ def _is_debian(os_release: Path) -> bool:
     except OSError:
         return False
     values = dict(line.split("=", 1) for line in lines if "=" in line)
-    names = f"{values.get('ID', '')} {values.get('ID_LIKE', '')}".replace('"', "").split()
+    quoted = f"{values.get('ID', '')} {values.get('ID_LIKE', '')}"  # os-release(5): either kind of quote
+    names = quoted.replace('"', "").replace("'", "").split()
     return "debian" in names or "ubuntu" in names
 
 

@@ -79,18 +79,26 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
         return False
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether `folder` holds what bertir published, and nothing else: every file in it is in its SHA256SUMS."""
+    try:
+        if folder.is_symlink():
+            return False
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        listed = {name for line in lines if (name := line.partition("  ")[2])}
+        return {item.name for item in folder.iterdir()} <= {*listed, SUMS}
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _refuse_foreign(folder: Path) -> None:
     # A user's --output may be any folder: what bertir did not write there is not bertir's to remove.
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if (
-            folder.is_dir()
-            and not folder.is_symlink()
-            and (not any(folder.iterdir()) or (folder / SUMS).is_file())
-        ):
+    with contextlib.suppress(OSError):
+        if is_ours(folder) or not any(folder.iterdir()):
             return
     if folder.is_symlink() or folder.exists():
         raise ConfigurationError(
-            f"{folder} exists, and is no folder that bertir published (it has no {SUMS})",
+            f"{folder} exists, and holds something that bertir did not publish",
             advice="Choose another --output, or move it away.",
         )
 

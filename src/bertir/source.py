@@ -109,7 +109,8 @@ def patched(
         _add(commands, folder, contents)
         _apply(commands, series, frozenset(contents))
         tree = str(commands.write_tree())
-        return tree, {name: (folder / name).read_bytes() for name in sorted(contents)}
+        files = {name: _content(commands, blob) for name, blob in _blobs(commands).items()}
+    return tree, files
 
 
 def upstream_url(upstream: Upstream, environment: Mapping[str, str]) -> str:
@@ -140,10 +141,17 @@ def _new_repository(folder: Path, environment: Mapping[str, str]) -> Iterator[gi
 
 
 def _location(folder: Path) -> dict[str, str]:
+    # All that Git sets for its hooks and that says where a repository is (git rev-parse --local-env-vars).
     return {
         "GIT_DIR": str(folder / ".git"),
+        "GIT_COMMON_DIR": str(folder / ".git"),
         "GIT_WORK_TREE": str(folder),
         "GIT_INDEX_FILE": str(folder / ".git" / "index"),
+        "GIT_OBJECT_DIRECTORY": str(folder / ".git" / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+        "GIT_CONFIG_PARAMETERS": "",
+        "GIT_NAMESPACE": "",
+        "GIT_DEFAULT_HASH": "sha1",
         "LC_ALL": "C",
     }
 
@@ -227,6 +235,11 @@ def _refuse_odd_patch(patch: Patch, touched: str, summary: str, files: frozenset
 def _blobs(commands: git.Git) -> dict[str, str]:
     entries = str(commands.ls_files("--stage", "-z")).split("\0")
     return {entry.partition("\t")[2]: entry.split()[1] for entry in entries if entry}
+
+
+def _content(commands: git.Git, blob_id: str) -> bytes:
+    data: bytes = commands.cat_file("blob", blob_id, stdout_as_string=False, strip_newline_in_stdout=False)
+    return data
 
 
 def _read(commit: git.Commit, name: str, blob_id: str) -> bytes:

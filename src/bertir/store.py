@@ -189,7 +189,7 @@ class Store:
                 for name, entry in raw["files"].items()
             }
             record = Record(artifact=Artifact(files=files), derivation=raw["derivation"], facts=raw["facts"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # a damaged record is as good as none: the step runs again and replaces it
         return record if self.has_all(record.artifact) else None
 

@@ -190,6 +190,15 @@ def load_source_lock(folder: Path, upstream: Upstream) -> SourceLock:
         raise LockError(f"{path} is not a source lock: {error!r}", advice=RELOCK) from error
     if lock.intent != upstream.intent:
         raise StaleLockError(f"{path} is stale: {_what_changed(lock, upstream)}", advice=RELOCK)
+    series = tuple((patch.name, patch.digest) for patch in upstream.series)
+    files = set(upstream.files)
+    if (lock.commit, lock.patches, set(lock.pristine), set(lock.patched)) != (
+        upstream.commit,
+        series,
+        files,
+        files,
+    ):
+        raise LockError(f"{path} was edited: it isn't what `invoke lock` writes", advice=RELOCK)
     return lock
 
 

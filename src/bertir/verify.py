@@ -52,24 +52,28 @@ def judge(data: bytes, precision: str) -> Parity:
     """
     try:
         report = json.loads(data)
-        # The step writes null where a number isn't finite: JSON has no NaN.
+        # The step writes null where a number isn't finite (JSON has no NaN) and where no two rows differ.
         largest = report["max_abs_difference"]
         difference = math.inf if largest is None else float(largest)
-        discrimination = float(report["discrimination"])
+        discrimination = float(report["discrimination"] or 0.0)
         finite = bool(report["all_finite"])
         batches = tuple(int(entry["batch"]) for entry in report["batches"])
-    except (ValueError, KeyError, TypeError) as error:
+        signature = report["signature"]
+        complete = bool(batches and signature["inputs"] and signature["outputs"] and report["sentences"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StepError(f"verify: its report can't be read: {error!r}") from error
+    if not complete:
+        raise StepError("verify: its report is not complete")
     threshold = THRESHOLDS[precision]
     if not finite or not math.isfinite(difference):
         raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite")
-    if difference > threshold:
+    if not difference <= threshold:  # so that a NaN fails too
         raise ParityError(
             f"TensorFlow and the IR disagree: max abs difference {difference:.2e},"
             f" allowed for {precision} weights {threshold:.0e}",
             advice="Nothing was published. Try --precision fp32; if that fails too, please report the model.",
         )
-    if discrimination < DISCRIMINATION_FACTOR * threshold:
+    if not discrimination >= DISCRIMINATION_FACTOR * threshold:
         raise ParityError(
             "the model gives nearly the same output for different sentences"
             f" (they differ by {discrimination:.2e}), so that agreement proves nothing",

@@ -1,0 +1,57 @@
+"""What all tests share: one store and one engine a session, golden digests."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing"
+    )
+
+
+@pytest.fixture(scope="session")
+def engine_environment() -> dict[str, str]:
+    """The environment in which an engine answers. Without one: a failure when CI=true, else a skip."""
+    from bertir.engine import connect
+    from bertir.errors import EngineError
+
+    environment = dict(os.environ)
+    try:
+        with connect(environment, logs=Path("/nonexistent")):
+            return environment
+    except EngineError as error:
+        if environment.get("CI") == "true":
+            pytest.fail(f"CI=true, and {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of this session, empty at its start."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, dict[str, str]], None]:
+    """Compare digests with those of tests/golden/NAME.json, or write them there (`invoke golden`)."""
+
+    def compare(name: str, found: dict[str, str]) -> None:
+        path = GOLDEN / f"{name}.json"
+        if request.config.getoption("--rewrite-golden"):
+            path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        assert found == expected, "rewrite them by `invoke golden` if the change is meant"
+
+    return compare

@@ -1,0 +1,92 @@
+"""A builder on the session's store and engine, and a tiny BERT built once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from builds import TinyBuild
+from checkout import ROOT
+from tiny_bert import TinyModel, make_model
+
+from bertir.builder import Builder, ContainerStep, Layout
+from bertir.fetch import Fetcher
+from bertir.pipeline import (
+    convert,
+    fetch_model,
+    freeze,
+    import_checkpoint,
+    load_pins,
+    patch_source,
+)
+from bertir.progress import SILENT
+from bertir.report import Request
+from bertir.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from bertir.derivation import Realised
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def builder(engine_environment: dict[str, str], store_root: Path, tiny_model: TinyModel) -> Iterator[Builder]:
+    """Builds from this checkout's pins, with the tiny model as the only one."""
+    environment = engine_environment | tiny_model.environment
+    store = Store(store_root)
+    with Builder(
+        layout=Layout(root=ROOT, models=tiny_model.models_toml),
+        store=store,
+        fetcher=Fetcher(store=store, environment=environment, progress=SILENT),
+        environment=environment,
+        progress=SILENT,
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
+    pins = load_pins(builder)
+    model = pins.models["tiny-bert"]
+    request = Request(model="tiny-bert", precision="fp32")
+    source = patch_source(builder, pins)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tiny_model.environment.items():
+            patch.setenv(name, value)  # pip reads its configuration from the process
+        files = fetch_model(builder, model)
+    checkpoint = import_checkpoint(builder, files, source)
+    frozen = freeze(builder, request, model, source, checkpoint)
+    return TinyBuild(
+        model=model,
+        request=request,
+        source=source,
+        checkpoint=checkpoint,
+        frozen=frozen,
+        ir=convert(builder, request, frozen),
+    )
+
+
+@pytest.fixture
+def run_program(builder: Builder) -> Callable[..., Realised]:
+    """Run a Python program of the test's in the image."""
+
+    def run(
+        program: str, *arguments: str, outputs: Sequence[str] = (), inputs: dict[str, bytes] | None = None
+    ) -> Realised:
+        mounted = {"/step/program.py": program.encode()} | (inputs or {})
+        return builder.run(
+            ContainerStep(
+                name="test-program",
+                arguments=("python3", "/step/program.py", *arguments),
+                inputs={path: builder.store.add_bytes(data) for path, data in mounted.items()},
+                outputs=outputs,
+            )
+        )
+
+    return run

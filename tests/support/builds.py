@@ -1,0 +1,39 @@
+"""What the fixtures that build give to the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from checkout import Checkout, Result
+
+    from bertir.derivation import Realised
+    from bertir.model import Model
+    from bertir.report import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainJob:
+    """What `make all` gave in a clone."""
+
+    checkout: Checkout
+    result: Result
+
+    @property
+    def published(self) -> Path:
+        return self.checkout.root / "dist" / "all-minilm-l6-v2" / "reshapable-fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyBuild:
+    """Each step's result for the tiny model, in fp32."""
+
+    model: Model
+    request: Request
+    source: Realised
+    checkpoint: Realised
+    frozen: Realised
+    ir: Realised

@@ -1,0 +1,41 @@
+"""Runs in the container: the pooled output of given rows, by TensorFlow and by OpenVINO.
+
+pooled.py GRAPH MODEL_XML INPUTS OUTPUT: INPUTS is a safetensors file of int32 [rows, tokens] arrays input_ids,
+input_mask and segment_ids; OUTPUT gets float32 [rows, hidden] arrays tensorflow and openvino.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import openvino as ov
+import tensorflow.compat.v1 as tf
+from safetensors.numpy import load_file, save_file
+
+OUTPUT_NODE = "bert/pooler/dense/Tanh"
+PORTS = {
+    "input_ids": "IteratorGetNext:0",
+    "input_mask": "IteratorGetNext:1",
+    "segment_ids": "IteratorGetNext:4",
+}
+
+
+def main(graph: str, model: str, inputs: str, output: str) -> None:
+    rows = {port: load_file(inputs)[name] for name, port in PORTS.items()}
+    definition = tf.GraphDef()
+    with open(graph, "rb") as file:  # noqa: PTH123 - as short as it gets
+        definition.ParseFromString(file.read())
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(definition, name="")
+        expected = session.run(f"{OUTPUT_NODE}:0", rows)
+
+    network = ov.Core().read_model(model)
+    shape = list(rows["IteratorGetNext:0"].shape)
+    network.reshape({port.any_name: shape for port in network.inputs})
+    compiled = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled({port: rows[port.any_name] for port in compiled.inputs})[0]
+    save_file({"tensorflow": expected, "openvino": found}, output)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
