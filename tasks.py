@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -90,7 +91,7 @@ def build_ir(
         )
         print(
             commands.build_ir(
-                open_session(ROOT),
+                open_session(ROOT, os.environ),
                 request,
                 output=output,
                 offline=offline,
@@ -106,7 +107,11 @@ def build_ir(
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
     with exit_statuses(format_):
-        print(commands.image(open_session(ROOT), archive=archive, offline=offline, as_json=format_ == "json"))
+        print(
+            commands.image(
+                open_session(ROOT, os.environ), archive=archive, offline=offline, as_json=format_ == "json"
+            )
+        )
 
 
 @task(
@@ -119,14 +124,18 @@ def image(_: Context, archive: str = "", offline: bool = False, format_: str = "
 def fetch(_: Context, model: str = "", bundle: str = "", format_: str = "text") -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
     with exit_statuses(format_):
-        print(commands.fetch(open_session(ROOT), model=model, bundle=bundle, as_json=format_ == "json"))
+        print(
+            commands.fetch(
+                open_session(ROOT, os.environ), model=model, bundle=bundle, as_json=format_ == "json"
+            )
+        )
 
 
 @task(help={"format": FORMAT_HELP})
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""
     with exit_statuses(format_):
-        print(commands.models(open_session(ROOT), as_json=format_ == "json"))
+        print(commands.models(open_session(ROOT, os.environ), as_json=format_ == "json"))
 
 
 @task(
@@ -139,7 +148,9 @@ def models(_: Context, format_: str = "text") -> None:
 def lock(_: Context, only: str = "", check: bool = False, format_: str = "text") -> None:
     """Resolve the locks anew, the only task that chooses versions. Example: `invoke lock --check`."""
     with exit_statuses(format_):
-        print(commands.lock(open_session(ROOT), only=only, check=check, as_json=format_ == "json"))
+        print(
+            commands.lock(open_session(ROOT, os.environ), only=only, check=check, as_json=format_ == "json")
+        )
 
 
 @task(
@@ -152,14 +163,14 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
     """Remove what was published. Example: `invoke clean --store --image`."""
     with exit_statuses():
-        print(commands.clean(open_session(ROOT), output=output, store=store, image=image))
+        print(commands.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
 
 
 @task
 def engine(_: Context) -> None:
     """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does."""
     with exit_statuses():
-        print(commands.engine(open_session(ROOT)))
+        print(commands.engine(open_session(ROOT, os.environ)))
 
 
 @task

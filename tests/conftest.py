@@ -29,7 +29,7 @@ def engine_environment() -> dict[str, str]:
 
     environment = dict(os.environ)
     try:
-        with connect(environment, logs=Path("/nonexistent")):
+        with connect(environment, folder=Path("/nonexistent")):
             return environment
     except EngineError as error:
         if environment.get("CI") == "true":

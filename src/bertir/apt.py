@@ -58,7 +58,7 @@ def resolve_packages(intent: DebianIntent, mirror: str, folder: Path) -> tuple[R
         )
     root = folder.absolute()
     _write_root(root, intent, mirror)
-    _apt(root, ["update"])
+    _apt(root, ["update", "--error-on=any"])  # apt calls an unreachable mirror a warning
     install = ["install", "--yes", *sorted(intent.packages)]
     listed = _apt(root, [*install, "--print-uris"])
     packages = parse_uris(listed, mirror)

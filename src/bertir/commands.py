@@ -130,7 +130,8 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
 
 
 def _check_locks(session: Session, chosen: list[str]) -> None:
-    from bertir.lock import check_host_locks, load_image_lock
+    from bertir.host_lock import check_host_locks
+    from bertir.lock import load_image_lock
 
     if "source" in chosen:
         load_source_lock(session.layout.patches, load_upstream(session.layout.patches))
@@ -160,7 +161,7 @@ def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
 def engine(session: Session) -> str:
     from bertir.provision import provide_engine
 
-    facts = provide_engine(session.environment, session.progress, session.store().root / "logs")
+    facts = provide_engine(session.environment, session.progress, session.store().root)
     return f"engine: {facts.name} {facts.version}, API {facts.api_version}, {facts.architecture}"
 
 

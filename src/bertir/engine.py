@@ -7,7 +7,6 @@ that isn't root, limits on memory and processes, its inputs mounted read-only an
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import Mount, Ulimit
 
 from bertir.errors import (
@@ -103,9 +102,9 @@ class EngineFacts:
 class Engine:
     """A connection to a Docker API. Made by `connect`, closed by its `with` block."""
 
-    def __init__(self, client: docker.DockerClient, logs: Path, progress: Progress) -> None:
+    def __init__(self, client: docker.DockerClient, folder: Path, progress: Progress) -> None:
         self._client = client
-        self._logs = logs
+        self._folder = folder
         self._progress = progress
 
     def facts(self) -> EngineFacts:
@@ -224,7 +223,7 @@ class Engine:
                 detach=True,
                 environment=dict(command.environment),
                 hostname="bertir",
-                labels={"bertir.step": command.name, "bertir.owner": str(os.getpid())},
+                labels={"bertir.step": command.name, "bertir.folder": str(self._folder)},
                 mem_limit=limits.memory_bytes,
                 memswap_limit=limits.memory_bytes,
                 mounts=mounts,
@@ -294,8 +293,9 @@ class Engine:
         )
 
     def _keep(self, log: Path, step: str) -> Path:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        kept = self._logs / f"{step}.log"
+        logs = self._folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        kept = logs / f"{step}.log"
         kept.write_bytes(log.read_bytes())
         return kept
 
@@ -322,8 +322,13 @@ def _regular_file(volume: Path, name: str, command: Command) -> Path:
 
 
 @contextlib.contextmanager
-def connect(environment: Mapping[str, str], *, logs: Path, progress: Progress = SILENT) -> Iterator[Engine]:
+def connect(environment: Mapping[str, str], *, folder: Path, progress: Progress = SILENT) -> Iterator[Engine]:
     """Connect to the engine that `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context or the default names.
+
+    Args:
+        environment: of the process.
+        folder: the store's; logs of failed steps are kept in it, and containers are labelled with it.
+        progress: where to tell what goes on.
 
     Raises:
         EngineError: none answers there.
@@ -335,7 +340,7 @@ def connect(environment: Mapping[str, str], *, logs: Path, progress: Progress = 
         except (DockerException, requests.RequestException) as error:
             raise _no_engine(environment, error) from error
         client.api.timeout = CALL_SECONDS
-        yield Engine(client, logs, progress)
+        yield Engine(client, folder, progress)
     finally:
         client.close()
 
@@ -372,10 +377,6 @@ def _no_engine(environment: Mapping[str, str], error: Exception) -> EngineError:
 def _as_engine_error(doing: str, kind: Callable[..., EngineError] = EngineError) -> Iterator[None]:
     try:
         yield
-    except ImageNotFound:
-        raise
-    except NotFound as error:
-        raise kind(f"could not {doing}: {error.explanation or error}") from error
     except APIError as error:
         raise kind(f"could not {doing}: {error.explanation or error}", advice=_advice(error)) from error
     except (DockerException, requests.RequestException) as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from bertir.digest import CHUNK_BYTES
-from bertir.errors import FetchError
+from bertir.errors import DigestMismatchError, FetchError
 from bertir.mirror import debian_mirror
 from bertir.wheelhouse import pip_download
 
@@ -23,11 +23,22 @@ if TYPE_CHECKING:
     from bertir.intent import PythonIntent
     from bertir.lock import DebianPackage, WheelPin
     from bertir.progress import Progress
-    from bertir.store import Blob, Store
+    from bertir.store import Store
 
 ATTEMPTS = 5
 CONNECT_SECONDS = 20
 SILENCE_SECONDS = 60
+
+
+class OfflineError(FetchError):
+    """Materials are needed that the store lacks, and the network isn't to be used."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(
+            "offline, and not in the store:\n  " + "\n  ".join(missing),
+            advice="Run `invoke fetch` where there is a network, or use --bundle FILE with a bundle made by"
+            " `invoke fetch --bundle FILE` there.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,7 @@ class Fetcher:
             self.progress.say("fetch", f"{len(missing)} Debian packages, {megabytes:.1f} MB")
             mirror = debian_mirror(self.environment)
             for package in missing:
-                self._download(f"{mirror}/{package.pool_path}", package.digest, f"{package.name}.deb")
+                self._download(f"{mirror}/{package.pool_path}", package)
         return [(package, self._checked(package.digest, package.name)) for package in packages]
 
     def wheels(
@@ -78,17 +89,14 @@ class Fetcher:
 
     def _refuse_offline(self, missing: Sequence[str]) -> None:
         if missing and self.offline:
-            raise FetchError(
-                "offline, and not in the store:\n  " + "\n  ".join(missing),
-                advice="Run `invoke fetch` where there is a network, or use --bundle FILE with a bundle made by"
-                " `invoke fetch --bundle FILE` there.",
-            )
+            raise OfflineError(missing)
 
-    def _download(self, url: str, digest: Digest, what: str) -> Blob:
+    def _download(self, url: str, package: DebianPackage) -> None:
+        what = f"{package.name} {package.version}"
         with contextlib.closing(_read_url(url)) as chunks:
-            return self.store.add(
-                self.progress.counted("fetch", what, chunks, None), expected=digest, what=what
-            )
+            sized = _at_most(chunks, package.size, what)
+            counted = self.progress.counted("fetch", what, sized, package.size)
+            self.store.add(counted, expected=package.digest, what=what)
 
     def _download_wheels(self, pins: Sequence[WheelPin], target: PythonIntent) -> None:
         with self.store.temporary_folder() as folder:
@@ -109,6 +117,15 @@ def _some(names: Iterator[str]) -> str:
     listed = list(names)
     shown = ", ".join(listed[:4])
     return shown if len(listed) <= 4 else f"{shown}, …"  # noqa: PLR2004 - as many as fit on a line
+
+
+def _at_most(chunks: Iterator[bytes], size: int, what: str) -> Iterator[bytes]:
+    # An answer without an end would fill the disk before its digest is known to be wrong.
+    for chunk in chunks:
+        size -= len(chunk)
+        if size < 0:
+            raise DigestMismatchError(f"{what}: the server sends more bytes than the lock says")
+        yield chunk
 
 
 def _read_url(url: str) -> Generator[bytes, None, None]:

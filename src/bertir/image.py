@@ -17,21 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.digest import CHUNK_BYTES, Digest, canonical_json
 from bertir.errors import ImageError
-from bertir.layer import debian_layer, pyc_layer, python_sources, wheels_layer
-from bertir.lock import LayerPin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bertir.intent import ImageIntent
-    from bertir.lock import DebianPackage, ImageLock, WheelPin
-    from bertir.store import Blob, Store
-
-    # Given the image of the interpreter and a tar of sources in the store: run docker/steps/precompile.py in the
-    # one on the other, and give the path of the tar that came out, to be read while the `with` block lasts.
-    Precompile = Callable[["Image", Blob], AbstractContextManager[Path]]
+    from bertir.lock import ImageLock, LayerPin
+    from bertir.store import Store
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -213,7 +206,7 @@ def _index(image: Image) -> bytes:
     manifest["platform"] = {"architecture": platform["architecture"], "os": platform["os"]}
     manifest["annotations"] = {
         # The first is containerd's and Docker's, the second OCI's and skopeo's.
-        "io.containerd.image.name": f"docker.io/library/{image.reference}",
+        "io.containerd.image.name": image.reference,
         "org.opencontainers.image.ref.name": image.tag,
     }
     return canonical_json({"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": [manifest]})
@@ -257,53 +250,3 @@ def _check_layers(store: Store, image: Image) -> None:
         raise ImageError(
             f"the store lacks layers of {image.reference}: {', '.join(missing)}", advice="Run: invoke image"
         )
-
-
-# assembly
-
-
-@dataclass(frozen=True, kw_only=True)
-class Materials:
-    """Where the files of an image come from. Each is called only if its layer isn't in the store."""
-
-    packages: Callable[[], Sequence[tuple[DebianPackage, Path]]]
-    wheels: Callable[[], Sequence[tuple[WheelPin, Path]]]
-    precompile: Precompile
-
-
-def assemble_layers(
-    store: Store, intent: ImageIntent, materials: Materials, *, expected: Sequence[LayerPin] = ()
-) -> tuple[LayerPin, ...]:
-    """Make the layers, or take those of `expected` that the store has.
-
-    Raises:
-        ImageError: a package or wheel can't be laid out.
-        DigestMismatchError: a layer came out as another than the expected one, which is not kept.
-    """
-    pins = {pin.name: pin for pin in expected}
-
-    def layer(name: str, make: Callable[[Digest | None], Blob]) -> LayerPin:
-        pin = pins.get(name)
-        if pin is not None and store.has(pin.blob):
-            return pin
-        blob = make(pin.digest if pin else None)
-        return LayerPin(name=name, digest=blob.digest, size=blob.size)
-
-    debian = layer(
-        "debian", lambda digest: debian_layer(store, intent, materials.packages(), expected=digest)
-    )
-    wheels = layer("wheels", lambda digest: wheels_layer(store, intent, materials.wheels(), expected=digest))
-
-    def compiled(digest: Digest | None) -> Blob:
-        sources = python_sources(store, intent, [debian.blob, wheels.blob])
-        with materials.precompile(interpreter_image(intent, debian), sources) as pyc_tar:
-            return pyc_layer(store, intent, pyc_tar, expected=digest)
-
-    return debian, wheels, layer("pyc", compiled)
-
-
-def assemble_image(store: Store, intent: ImageIntent, lock: ImageLock, materials: Materials) -> Image:
-    """Make sure that all layers of the locked image are in the store. Raises as its parts do."""
-    image = locked_image(intent, lock)
-    assemble_layers(store, intent, materials, expected=lock.layers)
-    return image

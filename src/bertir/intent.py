@@ -143,7 +143,7 @@ def parse_intent(text: str, *, name: str = IMAGE_TOML) -> ImageIntent:
         raise ConfigurationError(f"{name} is no TOML: {error}") from error
     table = _Table(data, name)
     intent = ImageIntent(
-        name=table.text("name", r"[a-z0-9]+(?:[._-][a-z0-9]+)*"),
+        name=table.text("name", r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"),
         platform=table.text("platform", r"linux/[a-z0-9]+"),
         source_date_epoch=table.number("source_date_epoch", most=2**33 - 1),  # what a tar header holds
         user=table.text("user", r"\d+:\d+"),

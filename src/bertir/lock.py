@@ -3,9 +3,8 @@
     docker/debian.lock          Debian packages: name, version, pool path, size, sha256
     docker/requirements.lock    wheels, in pip's format: one sha256 each, that of the wheel for the image's platform
     docker/image.lock           layers, image ID, manifest
-    requirements/*.lock         the host's virtualenv, in pip's format
 
-Each says, by digest, what it was made from. When that has changed since, the lock is stale, which is an error:
+(The host's own are in host_lock.py.) Each says, by digest, what it was made from. When that has changed since, the lock is stale, which is an error:
 a build that silently used the old versions would not be what the repository says.
 """
 
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +33,7 @@ IMAGE_LOCK = "image.lock"
 PRECOMPILE = "steps/precompile.py"
 
 _NOTE = "Written by `invoke lock`; don't edit."
-_RELOCK = "Run: invoke lock"
+RELOCK = "Run: invoke lock"
 _RESTORE = "Restore it (git checkout), or write it anew: invoke lock"
 
 
@@ -112,12 +110,12 @@ def load_image_lock(docker_folder: Path) -> ImageLock:
     debian = load_debian_lock(docker_folder, intent)
     wheels = load_wheel_pins(docker_folder, intent)
     name = str(docker_folder / IMAGE_LOCK)
-    lock = parse_image_lock(_read(docker_folder / IMAGE_LOCK), debian=debian, wheels=wheels, name=name)
+    lock = parse_image_lock(read_lock(docker_folder / IMAGE_LOCK), debian=debian, wheels=wheels, name=name)
     current = image_inputs(docker_folder, intent, debian, wheels)
     changed = sorted(key for key in {*current, *lock.inputs} if current.get(key) != lock.inputs.get(key))
     if changed:
         files = ", ".join(str(docker_folder / key) for key in changed)
-        raise StaleLockError(f"{name} is stale: changed since it was made: {files}", advice=_RELOCK)
+        raise StaleLockError(f"{name} is stale: changed since it was made: {files}", advice=RELOCK)
     return lock
 
 
@@ -146,12 +144,12 @@ def image_inputs(
 def load_debian_lock(docker_folder: Path, intent: ImageIntent) -> tuple[DebianPackage, ...]:
     """Read `debian.lock`. Raises as `load_image_lock` does."""
     path = docker_folder / DEBIAN_LOCK
-    lock = parse_debian_lock(_read(path), name=str(path))
+    lock = parse_debian_lock(read_lock(path), name=str(path))
     if lock.made_from != intent.debian.resolution:
         raise StaleLockError(
             f"{path} is stale: [debian] of {docker_folder / IMAGE_TOML} asks for other packages"
             " than it was made from",
-            advice=_RELOCK,
+            advice=RELOCK,
         )
     return lock.packages
 
@@ -197,12 +195,12 @@ def _package_json(package: DebianPackage) -> dict[str, Any]:
 def load_wheel_pins(docker_folder: Path, intent: ImageIntent) -> tuple[WheelPin, ...]:
     """Read `requirements.lock`. Raises as `load_image_lock` does."""
     path = docker_folder / REQUIREMENTS_LOCK
-    requirements = parse_requirements(_read(path), name=str(path))
+    requirements = parse_requirements(read_lock(path), name=str(path))
     if requirements.made_from != intent.python.resolution:
         raise StaleLockError(
             f"{path} is stale: [python] of {docker_folder / IMAGE_TOML} asks for other wheels"
             " than it was made from",
-            advice=_RELOCK,
+            advice=RELOCK,
         )
     return tuple(_wheel_pin(pin, str(path)) for pin in requirements.pins)
 
@@ -270,54 +268,11 @@ def parse_image_lock(
     )
 
 
-# requirements/*.lock
-
-HOST_LOCKS: Mapping[str, tuple[str, ...]] = {"build.lock": ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
-
-
-def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
-    """Give pyproject.toml's dependencies and those of some of its dependency groups, sorted.
-
-    Raises:
-        ConfigurationError: pyproject.toml is missing, no TOML, or lacks one of them.
-    """
-    path = root / "pyproject.toml"
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        found = [*data["project"]["dependencies"]]
-        for group in groups:
-            found += data["dependency-groups"][group]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"can't read the dependencies of {path}: {error!r}") from error
-    if not all(isinstance(item, str) for item in found):
-        raise ConfigurationError(f"{path}: dependencies must be strings")
-    return tuple(sorted(set(found)))
-
-
-def host_resolution(root: Path, groups: Sequence[str]) -> Digest:
-    """Digest of what a host lock is made from."""
-    return Digest.of_json(list(host_requirements(root, groups)))
-
-
-def check_host_locks(root: Path) -> None:
-    """Check that `requirements/*.lock` belong to pyproject.toml and pin everything by sha256.
-
-    Raises:
-        StaleLockError, LockError, ConfigurationError: as `load_image_lock`.
-    """
-    for file, groups in HOST_LOCKS.items():
-        path = root / "requirements" / file
-        lock = parse_requirements(_read(path), name=str(path))
-        if lock.made_from != host_resolution(root, groups):
-            raise StaleLockError(
-                f"{path} is stale: the dependencies in {root / 'pyproject.toml'} changed", advice=_RELOCK
-            )
-
-
 # JSON
 
 
-def _read(path: Path) -> str:
+def read_lock(path: Path) -> str:
+    """Give the text of a lock file; raises `LockError` if it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ from bertir.checkpoint import CHECKPOINT_FILES, extract_files, pinned_files, req
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
+from bertir.fetch import OfflineError
 from bertir.lock import WheelPin
 from bertir.model import find_model, load_models
 from bertir.publish import Published, publish
@@ -65,12 +66,33 @@ def load_pins(builder: Builder) -> Pins:
 
 
 def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, Published]:
-    """Build, verify and publish the IR that `request` asks for, under the folder `output`."""
+    """Build, verify and publish the IR that `request` asks for, under the folder `output`.
+
+    Raises:
+        BertirError: one of its kinds; nothing is published.
+    """
     check(request)
     pins = load_pins(builder)
     model = find_model(pins.models, request.model)
     require_length(model, request.seq_len)
+    try:
+        build = build_and_verify(builder, request, pins, model)
+    except OfflineError as error:
+        # The step that stopped knows what it lacks itself; the user wants to hear of all at once.
+        raise OfflineError(missing_materials(builder, request.model)) from error
+    files = {
+        "model.xml": build.ir["model.xml"],
+        "model.bin": build.ir["model.bin"],
+        "vocab.txt": build.checkpoint["vocab.txt"],
+        "bert_config.json": build.checkpoint["bert_config.json"],
+        "report.json": builder.store.add_bytes(report(build)),
+    }
+    published = publish(builder.store, Artifact(files=files), output / request.model / request.variant)
+    return build, published
 
+
+def build_and_verify(builder: Builder, request: Request, pins: Pins, model: Model) -> Build:
+    """Realise every step. What comes back was seen to agree with TensorFlow."""
     source = patch_source(builder, pins)
     checkpoint = import_checkpoint(builder, fetch_model(builder, model), source)
     frozen = freeze(builder, request, model, source, checkpoint)
@@ -78,7 +100,7 @@ def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, P
     compared = compare(builder, request, model, source=source, checkpoint=checkpoint, frozen=frozen, ir=ir)
     parity = judge(read(builder, compared, "parity.json"), request.precision)
 
-    build = Build(
+    return Build(
         request=request,
         model=model,
         source=pins.source,
@@ -89,15 +111,6 @@ def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, P
         frozen_graph=frozen.artifact["inference_graph.pb"],
         parity=parity,
     )
-    files = {
-        "model.xml": ir.artifact["model.xml"],
-        "model.bin": ir.artifact["model.bin"],
-        "vocab.txt": checkpoint.artifact["vocab.txt"],
-        "bert_config.json": checkpoint.artifact["bert_config.json"],
-        "report.json": builder.store.add_bytes(report(build)),
-    }
-    published = publish(builder.store, Artifact(files=files), output / request.model / request.variant)
-    return build, published
 
 
 def check(request: Request) -> None:
@@ -383,6 +396,12 @@ def materials(builder: Builder, model_name: str) -> dict[str, Digest]:
     named |= {f"source/{name}": digest for name, digest in pins.source.pristine.items()}
     named[f"model/{model.wheel.name}-{model.wheel.version}"] = model.wheel.digest
     return named
+
+
+def missing_materials(builder: Builder, model_name: str) -> list[str]:
+    """Name every material of a build that the store lacks."""
+    named = materials(builder, model_name)
+    return sorted(name for name, digest in named.items() if builder.store.find(digest) is None)
 
 
 def fetch_materials(builder: Builder, model_name: str) -> dict[str, Digest]:

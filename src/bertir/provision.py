@@ -24,7 +24,7 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 _CAP_SYS_ADMIN = 21
 
 
-def provide_engine(environment: Mapping[str, str], progress: Progress, logs: Path) -> EngineFacts:
+def provide_engine(environment: Mapping[str, str], progress: Progress, folder: Path) -> EngineFacts:
     """Give the facts of the engine that answers; if none does, install docker.io and start its daemon.
 
     Raises:
@@ -32,13 +32,13 @@ def provide_engine(environment: Mapping[str, str], progress: Progress, logs: Pat
             install one on; or it was tried and failed.
     """
     try:
-        return _ask(environment, logs)
+        return _ask(environment, folder)
     except EngineError as error:
         if reason := why_not_here(environment):
             raise EngineError(f"{error}\n  not installing one: {reason}", advice=error.advice) from error
     install(progress)
     start(progress)
-    return _wait(environment, logs)
+    return _wait(environment, folder)
 
 
 def why_not_here(
@@ -106,11 +106,11 @@ def start(progress: Progress) -> None:
         )
 
 
-def _wait(environment: Mapping[str, str], logs: Path) -> EngineFacts:
+def _wait(environment: Mapping[str, str], folder: Path) -> EngineFacts:
     until = time.monotonic() + START_SECONDS
     while True:
         try:
-            return _ask(environment, logs)
+            return _ask(environment, folder)
         except EngineError as error:
             if time.monotonic() > until:
                 raise EngineError(
@@ -120,8 +120,8 @@ def _wait(environment: Mapping[str, str], logs: Path) -> EngineFacts:
             time.sleep(0.5)
 
 
-def _ask(environment: Mapping[str, str], logs: Path) -> EngineFacts:
-    with connect(environment, logs=logs) as engine:
+def _ask(environment: Mapping[str, str], folder: Path) -> EngineFacts:
+    with connect(environment, folder=folder) as engine:
         return engine.facts()
 
 

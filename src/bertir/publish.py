@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
+_ALWAYS = ("model.xml", "report.json")  # in whatever bertir publishes
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -86,7 +87,7 @@ def is_ours(folder: Path) -> bool:
             return False
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         listed = {name for line in lines if (name := line.partition("  ")[2])}
-        return {item.name for item in folder.iterdir()} <= {*listed, SUMS}
+        return {*_ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {*listed, SUMS}
     except (OSError, UnicodeDecodeError):
         return False
 

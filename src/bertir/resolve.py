@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.apt import resolve_packages
+from bertir.assemble import Materials, assemble_layers
 from bertir.digest import Digest
 from bertir.errors import LockError
-from bertir.image import Materials, assemble_layers, describe_image
+from bertir.host_lock import HOST_LOCKS, host_requirements, host_resolution
+from bertir.image import describe_image
 from bertir.intent import load_intent
 from bertir.lock import (
     DEBIAN_LOCK,
-    HOST_LOCKS,
     IMAGE_LOCK,
     REQUIREMENTS_LOCK,
     DebianLock,
@@ -22,8 +23,6 @@ from bertir.lock import (
     dump_debian_lock,
     dump_image_lock,
     dump_wheel_pins,
-    host_requirements,
-    host_resolution,
     image_inputs,
 )
 from bertir.mirror import debian_mirror
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.apt import ResolvedPackage
-    from bertir.image import Precompile
+    from bertir.assemble import Precompile
     from bertir.intent import ImageIntent, PythonIntent
     from bertir.store import Store
 
@@ -49,30 +48,40 @@ class ResolvedWheel:
     path: Path
 
 
-def resolve(root: Path, store: Store, environment: Mapping[str, str], precompile: Precompile) -> ImageLock:
-    """Choose all versions anew, build the image of them, and write `docker/*.lock` and `requirements/*.lock`.
-
-    All locks are written or none.
-
-    Args:
-        root: the repository's folder.
-        store: keeps what was fetched and built.
-        environment: `BERTIR_DEBIAN_MIRROR` is looked up in it.
-        precompile: runs `docker/steps/precompile.py` in the image.
+def resolve_host(root: Path, store: Store) -> None:
+    """Choose the host's versions anew and write `requirements/*.lock`, all or none.
 
     Raises:
-        LockError: something can't be resolved.
-        ConfigurationError: `image.toml` or pyproject.toml is wrong, or there is no mirror.
-        EngineError: the image can't be assembled, or no engine runs the compilation.
+        LockError: something can't be resolved, or written.
+        ConfigurationError: pyproject.toml is wrong.
     """
-    docker_folder = root / "docker"
-    intent = load_intent(docker_folder)
-    mirror = debian_mirror(environment)
     with store.temporary_folder() as folder:
         texts = {
             root / "requirements" / name: _host_lock(root, groups, folder)
             for name, groups in HOST_LOCKS.items()
         }
+    replace_all(texts)
+
+
+def resolve_image(
+    docker_folder: Path, store: Store, environment: Mapping[str, str], precompile: Precompile
+) -> ImageLock:
+    """Choose the image's versions anew, build the image of them, and write `docker/*.lock`, all or none.
+
+    Args:
+        docker_folder: where `image.toml` is.
+        store: keeps what was fetched and built.
+        environment: `BERTIR_DEBIAN_MIRROR` is looked up in it.
+        precompile: runs `docker/steps/precompile.py` in the image.
+
+    Raises:
+        LockError: something can't be resolved, or written.
+        ConfigurationError: `image.toml` is wrong, or there is no mirror.
+        EngineError: the image can't be assembled, or no engine runs the compilation.
+    """
+    intent = load_intent(docker_folder)
+    mirror = debian_mirror(environment)
+    with store.temporary_folder() as folder:
         wheels = resolve_wheels(intent.python, folder)
         packages = resolve_packages(intent.debian, mirror, _made(folder / "apt"))
         lock = _image_lock(
@@ -80,12 +89,15 @@ def resolve(root: Path, store: Store, environment: Mapping[str, str], precompile
         )
         _keep(store, [*(item.path for item in packages), *(item.path for item in wheels)])
     debian = DebianLock(made_from=intent.debian.resolution, packages=lock.debian)
-    texts[docker_folder / DEBIAN_LOCK] = dump_debian_lock(debian)
-    texts[docker_folder / REQUIREMENTS_LOCK] = dump_wheel_pins(
-        lock.wheels, made_from=intent.python.resolution
+    replace_all(
+        {
+            docker_folder / DEBIAN_LOCK: dump_debian_lock(debian),
+            docker_folder / REQUIREMENTS_LOCK: dump_wheel_pins(
+                lock.wheels, made_from=intent.python.resolution
+            ),
+            docker_folder / IMAGE_LOCK: dump_image_lock(lock),
+        }
     )
-    texts[docker_folder / IMAGE_LOCK] = dump_image_lock(lock)
-    replace_all(texts)
     return lock
 
 
@@ -169,11 +181,12 @@ def replace_all(texts: Mapping[Path, str]) -> None:
     Raises:
         LockError: a file can't be written; all are as they were.
     """
-    old = {path: path.read_bytes() if path.exists() else None for path in texts}
+    old: dict[Path, bytes | None] = {}
     new = {path: path.with_name(f".{path.name}.new") for path in texts}
     try:
         for path, text in texts.items():
             path.parent.mkdir(exist_ok=True)
+            old[path] = path.read_bytes() if path.exists() else None
             new[path].write_text(text, encoding="utf-8")
         for path, written in new.items():
             written.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class Session:
         )
 
 
-def open_session(root: Path) -> Session:
+def open_session(root: Path, environment: Mapping[str, str]) -> Session:
     """Read the environment.
 
     Raises:
@@ -55,10 +54,9 @@ def open_session(root: Path) -> Session:
             f"bertir needs Python 3.11 or newer, and this is {sys.version.split()[0]}",
             advice="Make the virtualenv anew with a newer one: make PYTHON=python3.12 all",
         )
-    environment = dict(os.environ)
     models = Path(environment.get("BERTIR_MODELS") or root / "models.toml")
     return Session(
         layout=Layout(root=root, models=models),
-        environment=environment,
+        environment=dict(environment),
         progress=Progress(stream=sys.stderr),
     )

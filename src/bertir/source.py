@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 import git
@@ -264,7 +265,7 @@ def _member(wheel: Path, name: str) -> bytes:
             return archive.read(name)
     except KeyError:
         raise SourceError(f"the wheel has no {name}") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
         raise SourceError(f"can't read the wheel: {error}") from error
 
 

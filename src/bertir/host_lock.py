@@ -1,0 +1,56 @@
+"""The host's locks, `requirements/*.lock`: what the virtualenv that bertir itself runs in holds, in pip's format."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError, StaleLockError
+from bertir.lock import RELOCK, read_lock
+from bertir.requirements import parse_requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+HOST_LOCKS: Mapping[str, tuple[str, ...]] = {"build.lock": ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
+
+
+def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
+    """Give pyproject.toml's dependencies and those of some of its dependency groups, sorted.
+
+    Raises:
+        ConfigurationError: pyproject.toml is missing, no TOML, or lacks one of them.
+    """
+    path = root / "pyproject.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = [*data["project"]["dependencies"]]
+        for group in groups:
+            found += data["dependency-groups"][group]
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"can't read the dependencies of {path}: {error!r}") from error
+    if not all(isinstance(item, str) for item in found):
+        raise ConfigurationError(f"{path}: dependencies must be strings")
+    return tuple(sorted(set(found)))
+
+
+def host_resolution(root: Path, groups: Sequence[str]) -> Digest:
+    """Digest of what a host lock is made from."""
+    return Digest.of_json(list(host_requirements(root, groups)))
+
+
+def check_host_locks(root: Path) -> None:
+    """Check that `requirements/*.lock` belong to pyproject.toml and pin everything by sha256.
+
+    Raises:
+        StaleLockError, LockError, ConfigurationError: as `load_image_lock`.
+    """
+    for file, groups in HOST_LOCKS.items():
+        path = root / "requirements" / file
+        lock = parse_requirements(read_lock(path), name=str(path))
+        if lock.made_from != host_resolution(root, groups):
+            raise StaleLockError(
+                f"{path} is stale: the dependencies in {root / 'pyproject.toml'} changed", advice=RELOCK
+            )

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import gc
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bertir.digest import Digest
+from bertir.engine import STEP_USER, Command, Engine, Limits, _regular_file, connect
+from bertir.errors import BertirError, ConfigurationError, EngineError, ImageError, MissingOutputError, StepError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.unit.conftest import Server
+
+ID, MANIFEST, OTHER = (Digest.of_bytes(text) for text in (b"id", b"manifest", b"other"))
+COMMAND = Command(name="convert", arguments=("mo",), inputs={}, outputs=("model.bin",))
+API = "1.44"
+
+
+# outputs of a step
+
+
+def test_a_regular_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    assert _regular_file(tmp_path, "model.bin", COMMAND) == tmp_path / "model.bin"
+
+
+def test_a_missing_output_is_said_with_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingOutputError, match=r"no model\.bin in its output volume \(found: nothing\)"):
+        _regular_file(tmp_path, "model.bin", COMMAND)
+    (tmp_path / "b").touch()
+    (tmp_path / "a").touch()
+    with pytest.raises(MissingOutputError, match=r"convert: .*found: a, b"):
+        _regular_file(tmp_path, "model.bin", COMMAND)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "link inside", "folder", "fifo"])
+def test_an_output_that_is_no_regular_file_is_not_taken(tmp_path: Path, kind: str) -> None:
+    volume = tmp_path / "out"
+    volume.mkdir()
+    path = volume / "model.bin"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        target = {"link": "/etc/passwd", "dangling link": "/nonexistent", "link inside": "real"}[kind]
+        (volume / "real").write_bytes(b"weights")
+        path.symlink_to(target)
+    with pytest.raises(StepError, match=r"model\.bin is not a regular file; it was not taken"):
+        _regular_file(volume, "model.bin", COMMAND)
+
+
+def test_an_output_over_the_limit_is_not_taken(tmp_path: Path) -> None:
+    command = Command(
+        name="convert", arguments=(), inputs={}, outputs=("model.bin",), limits=Limits(output_bytes=1000)
+    )
+    with (tmp_path / "model.bin").open("wb") as file:
+        file.truncate(1000)
+        _regular_file(tmp_path, "model.bin", command)
+        file.truncate(1001)
+    with pytest.raises(StepError, match="1001 bytes, over the limit of 1000"):
+        _regular_file(tmp_path, "model.bin", command)
+
+
+def test_a_step_does_not_run_as_root() -> None:
+    assert "0" not in STEP_USER.split(":")
+
+
+# finding an engine
+
+
+# docker-py doesn't close its session when its constructor fails.
+leaking = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@leaking
+@pytest.mark.parametrize(
+    "host",
+    [
+        "unix:///nonexistent/docker.sock",
+        "tcp://127.0.0.1:9",
+        "tcp://127.0.0.1:99999",
+        "tcp://",
+        "nonsense://x",
+        "no host at all",
+        "ssh://nobody@127.0.0.1:9",
+    ],
+)
+def test_an_engine_that_does_not_answer_is_one_error_that_names_it(tmp_path: Path, host: str) -> None:
+    with pytest.raises(EngineError) as raised, connect({"DOCKER_HOST": host}, logs=tmp_path):
+        pass
+    assert raised.value.exit_status == 6
+    assert f"no container engine answers (asked: {host})" in str(raised.value)
+    assert "make engine" in raised.value.advice
+    gc.collect()  # so that what leaks is found here and not in another test
+
+
+def test_a_socket_without_an_engine_behind_it_is_no_engine(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError), connect({"DOCKER_HOST": f"unix://{tmp_path}/file"}, logs=tmp_path):
+        pass
+
+
+@leaking
+def test_a_server_that_is_no_engine_is_no_engine(tmp_path: Path, server: Server) -> None:
+    server.answer("/version", b"<html>welcome</html>")
+    with pytest.raises(BertirError) as raised, connect({"DOCKER_HOST": server.url.replace("http", "tcp")}, logs=tmp_path):
+        pass
+    assert raised.value.exit_status == 6
+    gc.collect()
+
+
+def test_a_context_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with (
+        pytest.raises(ConfigurationError, match="no docker context named 'absent'"),
+        connect({"DOCKER_CONTEXT": "absent"}, logs=tmp_path),
+    ):
+        pass
+
+
+# against a loopback server that speaks as much of the Docker API as each test needs
+
+
+@pytest.fixture
+def docker_api(server: Server) -> Server:
+    version = {"Version": "20.10.24", "ApiVersion": API, "Arch": "amd64", "Components": [{"Name": "Engine"}]}
+    for path in ("/version", f"/v{API}/version"):
+        answer(server, path, version)
+    server.answer(f"/v{API}/_ping", b"OK")
+    return server
+
+
+def answer(server: Server, path: str, value: Any, status: int = 200) -> None:
+    server.answer(path, json.dumps(value).encode(), status=status, headers={"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def engine(docker_api: Server, tmp_path: Path) -> Iterator[Engine]:
+    environment = {"DOCKER_HOST": docker_api.url.replace("http", "tcp")}
+    with connect(environment, logs=tmp_path / "logs") as connected:
+        yield connected
+
+
+def image_path(reference: object) -> str:
+    return f"/v{API}/images/{reference}/json"
+
+
+def test_an_engine_says_what_it_is(engine: Engine) -> None:
+    facts = engine.facts()
+    assert (facts.name, facts.version, facts.api_version, facts.architecture) == ("Engine", "20.10.24", API, "amd64")
+
+
+def test_an_engine_of_another_processor_is_refused(engine: Engine) -> None:
+    engine.require_architecture("amd64")
+    with pytest.raises(EngineError, match="the engine runs on amd64, and the image is for arm64"):
+        engine.require_architecture("arm64")
+
+
+@pytest.mark.parametrize("reported", [ID, MANIFEST])
+def test_an_image_is_found_under_either_of_its_digests(
+    engine: Engine, docker_api: Server, reported: Digest
+) -> None:
+    for digest in (ID, MANIFEST):
+        answer(docker_api, image_path(digest), {"message": "No such image"}, 404)
+    assert engine.find_image([ID, MANIFEST]) is None
+    docker_api.answers[image_path(reported)].clear()
+    answer(docker_api, image_path(reported), {"Id": str(reported)})
+    assert engine.find_image([ID, MANIFEST]) == str(reported)
+
+
+def test_an_image_of_another_id_is_not_the_one(engine: Engine, docker_api: Server) -> None:
+    answer(docker_api, image_path(ID), {"Id": str(OTHER)})
+    assert engine.find_image([ID]) is None
+
+
+def test_the_loaded_image_must_have_the_locked_id(engine: Engine, docker_api: Server) -> None:
+    answer(docker_api, f"/v{API}/images/load", {"stream": "Loaded"})
+    answer(docker_api, image_path("bertir:1"), {"Id": str(OTHER)})
+    with pytest.raises(ImageError, match="reports another ID than the lock for bertir:1") as raised:
+        engine.load_image(iter([b"an archive"]), "bertir:1", (ID, MANIFEST))
+    assert all(str(digest) in str(raised.value) for digest in (ID, MANIFEST, OTHER))
+    docker_api.answers[image_path("bertir:1")].clear()
+    answer(docker_api, image_path("bertir:1"), {"Id": str(MANIFEST)})
+    assert engine.load_image(iter([b"an archive"]), "bertir:1", (ID, MANIFEST)) == str(MANIFEST)
+
+
+def test_an_image_that_did_not_come_is_an_error(engine: Engine, docker_api: Server) -> None:
+    answer(docker_api, f"/v{API}/images/load", {"stream": "Loaded"})
+    answer(docker_api, image_path("bertir:1"), {"message": "No such image: bertir:1"}, 404)
+    with pytest.raises(ImageError, match="found    no image"):
+        engine.load_image(iter([b"an archive"]), "bertir:1", (ID,))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_engine_that_refuses_an_archive_is_quoted(engine: Engine, docker_api: Server, status: int) -> None:
+    value = {"error": "invalid tar header"} if status == 200 else {"message": "invalid tar header"}
+    answer(docker_api, f"/v{API}/images/load", value, status)
+    with pytest.raises(ImageError, match="invalid tar header"):
+        engine.load_image(iter([b"an archive"]), "bertir:1", (ID,))
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (500, "no space left on device", "docker system df"),
+        (400, 'bind source path does not exist: "/store/objects"', "BERTIR_STORE"),
+        (404, "No such image: sha256:0", ""),
+        (409, "conflict", ""),
+    ],
+)
+def test_a_container_that_can_not_be_made_is_an_engine_error(
+    engine: Engine, docker_api: Server, tmp_path: Path, status: int, message: str, words: str
+) -> None:
+    answer(docker_api, f"/v{API}/containers/create", {"message": message}, status)
+    with pytest.raises(EngineError) as raised, engine.run(str(ID), COMMAND, tmp_path):
+        pass
+    assert message.split(":")[0] in str(raised.value)
+    assert words in raised.value.advice
+
+
+def test_an_engine_that_breaks_off_is_an_engine_error(engine: Engine, docker_api: Server) -> None:
+    docker_api.answer(image_path(ID), b'{"Id"', length=500)
+    with pytest.raises(EngineError, match="no longer answers"):
+        engine.find_image([ID])
+
+
+def ended(docker_api: Server, log: bytes, status: int, *, out_of_memory: bool = False) -> None:
+    """A container that printed `log` and ended with `status`."""
+    container = f"/v{API}/containers/{'c' * 64}"
+    answer(docker_api, f"/v{API}/containers/create", {"Id": "c" * 64, "Warnings": []}, 201)
+    answer(
+        docker_api,
+        f"{container}/json",
+        {"Id": "c" * 64, "Config": {"Tty": False}, "State": {"OOMKilled": out_of_memory}, "HostConfig": {}},
+    )
+    docker_api.answer(f"{container}/start", status=204)
+    frame = b"\x01\0\0\0" + len(log).to_bytes(4, "big") + log
+    docker_api.answer(f"{container}/logs", frame, headers={"Content-Type": "application/octet-stream"})
+    answer(docker_api, f"{container}/wait", {"StatusCode": status})
+    docker_api.answer(container, status=204)
+
+
+@pytest.mark.parametrize(
+    ("log", "status", "out_of_memory", "message"),
+    [
+        (b"noise\nbertir-step: no variable x\nbertir-step: in the checkpoint\n", 3, False, "no variable x\n  in the"),
+        (b"Traceback\nValueError: no\n", 1, False, r"exit status 1; its last lines:\n  Traceback\n  ValueError: no"),
+        (b"", 137, True, r"want of memory \(limit 8.0 GiB\)"),
+        (b"", 137, False, "exit status 137, killed from outside"),
+        (b"\xff\xfe not text\n", 1, False, "not text"),
+    ],
+)
+def test_a_failed_step_says_why_and_keeps_its_log(
+    engine: Engine, docker_api: Server, tmp_path: Path, log: bytes, status: int, out_of_memory: bool, message: str
+) -> None:
+    ended(docker_api, log, status, out_of_memory=out_of_memory)
+    with pytest.raises(StepError, match=message), engine.run(str(ID), COMMAND, tmp_path):
+        pass
+    assert (tmp_path / "logs" / "convert.log").read_bytes() == log
+    assert f"/v{API}/containers/{'c' * 64}" in docker_api.asked  # removed
+
+
+def test_only_the_last_lines_of_a_long_log_are_shown(engine: Engine, docker_api: Server, tmp_path: Path) -> None:
+    ended(docker_api, b"".join(b"line %d\n" % number for number in range(100)), 1)
+    with pytest.raises(StepError) as raised, engine.run(str(ID), COMMAND, tmp_path):
+        pass
+    shown = str(raised.value).splitlines()[1:]
+    assert shown == [f"  line {number}" for number in range(80, 100)]
+
+
+def test_a_step_that_ends_well_without_its_output_is_an_error(
+    engine: Engine, docker_api: Server, tmp_path: Path
+) -> None:
+    ended(docker_api, b"done\n", 0)
+    with pytest.raises(MissingOutputError), engine.run(str(ID), COMMAND, tmp_path):
+        pass
+
+
+def test_the_container_is_removed_even_when_the_caller_fails(
+    engine: Engine, docker_api: Server, tmp_path: Path
+) -> None:
+    ended(docker_api, b"done\n", 0)
+    command = Command(name="convert", arguments=("mo",), inputs={}, outputs=())
+    with pytest.raises(RuntimeError), engine.run(str(ID), command, tmp_path) as finished:  # noqa: PT012
+        assert finished.log.read_bytes() == b"done\n"
+        raise RuntimeError
+    assert docker_api.asked[-1] == f"/v{API}/containers/{'c' * 64}"

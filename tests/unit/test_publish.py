@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bertir import publish as publish_module
+from bertir.errors import BertirError, ConfigurationError
+from bertir.publish import SUMS, checksums, publish
+from bertir.store import Artifact, Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OLD = {"model.xml": b"<old/>", "model.bin": b"old" * 1000, "report.json": b"{}\n"}
+NEW = {"model.xml": b"<new/>", "model.bin": b"new" * 1000, "report.json": b"{}\n", "vocab.txt": b"[PAD]\n"}
+
+
+def artifact(store: Store, contents: Mapping[str, bytes]) -> Artifact:
+    return Artifact(files={name: store.add_bytes(data) for name, data in contents.items()})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {item.name: item.read_bytes() for item in folder.iterdir() if item.name != SUMS}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "dist" / "tiny" / "reshapable-fp16"
+
+
+def alone(folder: Path) -> bool:
+    """Whether nothing half-made lies beside it."""
+    return [item.name for item in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_is_published_is_what_is_stored(store: Store, folder: Path) -> None:
+    published = publish(store, artifact(store, NEW), folder)
+    assert (published.folder, published.unchanged) == (folder, False)
+    assert contents(folder) == NEW
+    assert alone(folder)
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(store: Store, folder: Path) -> None:
+    publish(store, artifact(store, NEW), folder)
+    command = ["sha256sum", "--check", "--strict", SUMS]
+    run = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert run.stdout.splitlines() == [f"{name}: OK" for name in sorted(NEW)]
+
+
+def test_the_same_build_again_changes_nothing(store: Store, folder: Path) -> None:
+    built = artifact(store, NEW)
+    publish(store, built, folder)
+    before = {item: item.stat() for item in (folder, *folder.iterdir())}
+    assert publish(store, built, folder).unchanged
+    assert {item: item.stat().st_mtime_ns for item in before} == {
+        item: known.st_mtime_ns for item, known in before.items()
+    }
+
+
+def test_another_build_takes_the_place_of_the_old_one(store: Store, folder: Path) -> None:
+    publish(store, artifact(store, NEW), folder)
+    assert not publish(store, artifact(store, OLD), folder).unchanged
+    assert contents(folder) == OLD  # vocab.txt is gone with the build that had it
+    assert alone(folder)
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "link", "sums"])
+def test_a_damaged_build_is_published_anew(store: Store, folder: Path, tmp_path: Path, damage: str) -> None:
+    built = artifact(store, NEW)
+    publish(store, built, folder)
+    model = folder / "model.bin"
+    if damage == "changed":
+        model.write_bytes(b"x" * model.stat().st_size)
+    elif damage == "missing":
+        model.unlink()
+    elif damage == "link":
+        model.rename(tmp_path / "elsewhere")
+        model.symlink_to(tmp_path / "elsewhere")
+    else:
+        sums = (folder / SUMS).read_bytes()
+        (folder / SUMS).write_bytes(b"0" * 64 + sums[64:])
+    assert not publish(store, built, folder).unchanged
+    assert contents(folder) == NEW
+    assert not model.is_symlink()
+
+
+def test_an_interrupted_publish_leaves_the_old_build(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, artifact(store, OLD), folder)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish_module, "_put_in_place", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(store, artifact(store, NEW), folder)
+    assert contents(folder) == OLD
+    assert alone(folder)
+
+
+def test_a_damaged_object_is_not_published_and_the_old_build_stays(store: Store, folder: Path) -> None:
+    publish(store, artifact(store, OLD), folder)
+    built = artifact(store, NEW)
+    path = store.path(built["vocab.txt"].digest)
+    path.chmod(0o644)
+    path.write_bytes(b"[BAD]\n")
+    with pytest.raises(StoreError, match=r"held other bytes for vocab\.txt"):
+        publish(store, built, folder)
+    assert contents(folder) == OLD
+    assert alone(folder)
+
+
+def test_a_first_publish_that_fails_leaves_no_folder(store: Store, folder: Path) -> None:
+    built = artifact(store, NEW)
+    store.path(built["model.bin"].digest).unlink()
+    with pytest.raises(BertirError, match="could not publish"):
+        publish(store, built, folder)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_without_renameat2_the_old_build_is_replaced_all_the_same(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_module, "_exchange", lambda *_: False)
+    publish(store, artifact(store, OLD), folder)
+    publish(store, artifact(store, NEW), folder)
+    assert contents(folder) == NEW
+    assert alone(folder)
+
+
+def test_at_every_moment_there_is_a_whole_build(store: Store, folder: Path) -> None:
+    """A reader that opens files by name all the while sees the old one or the new one, and never neither."""
+    old, new = artifact(store, OLD), artifact(store, NEW)
+    publish(store, old, folder)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "folder = Path(sys.argv[1]); seen = set(); print('ready', flush=True)\n"
+        "while seen != {b'<old/>', b'<new/>'} or not (folder.parent / 'stop').exists():\n"
+        "    seen.add((folder / 'model.xml').read_bytes())\n"
+    )
+    with subprocess.Popen(
+        ["python3", "-c", program, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        for _ in range(30):
+            publish(store, new, folder)
+            publish(store, old, folder)
+        publish(store, new, folder)
+        (folder.parent / "stop").touch()
+        _, errors = reader.communicate(timeout=20)
+    assert (reader.returncode, errors) == (0, "")
+
+
+# what isn't bertir's
+
+
+def test_a_folder_of_the_users_own_is_left_alone(store: Store, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_bytes(b"years of work")
+    with pytest.raises(ConfigurationError, match="bertir did not publish") as raised:
+        publish(store, artifact(store, NEW), folder)
+    assert "--output" in raised.value.advice
+    assert contents(folder) == {"thesis.tex": b"years of work"}
+    assert alone(folder)
+
+
+def test_a_folder_of_someone_elses_checksums_is_left_alone(store: Store, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "debian.iso").write_bytes(b"not bertir's")
+    (folder / SUMS).write_bytes(b"0" * 64 + b"  debian.iso\n")
+    with pytest.raises(ConfigurationError):
+        publish(store, artifact(store, NEW), folder)
+    assert contents(folder) == {"debian.iso": b"not bertir's"}
+
+
+def test_a_file_that_the_user_put_beside_the_model_is_not_lost(store: Store, folder: Path) -> None:
+    publish(store, artifact(store, OLD), folder)
+    (folder / "notes.txt").write_bytes(b"which customer uses it")
+    with pytest.raises(ConfigurationError):
+        publish(store, artifact(store, NEW), folder)
+    assert (folder / "notes.txt").read_bytes() == b"which customer uses it"
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "fifo"])
+def test_what_is_no_folder_is_left_alone(store: Store, folder: Path, tmp_path: Path, kind: str) -> None:
+    folder.parent.mkdir(parents=True)
+    if kind == "file":
+        folder.write_bytes(b"mine")
+    elif kind == "fifo":
+        os.mkfifo(folder)
+    else:
+        if kind == "link":
+            publish(store, artifact(store, OLD), tmp_path / "real")
+        folder.symlink_to(tmp_path / "real")
+    before = folder.lstat()
+    with pytest.raises(ConfigurationError):
+        publish(store, artifact(store, NEW), folder)
+    assert folder.lstat() == before
+    if kind == "link":
+        assert contents(tmp_path / "real") == OLD
+
+
+def test_an_empty_folder_is_taken(store: Store, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    publish(store, artifact(store, NEW), folder)
+    assert contents(folder) == NEW
+
+
+def test_a_place_that_can_not_be_written_is_one_error(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BertirError, match="could not publish to") as raised:
+        publish(store, artifact(store, NEW), tmp_path / "file" / "tiny" / "reshapable-fp16")
+    assert "--output" in raised.value.advice
+
+
+def test_what_is_published_can_be_read_as_the_umask_says(store: Store, folder: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        publish(store, artifact(store, NEW), folder)
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert {item.stat().st_mode & 0o777 for item in folder.iterdir()} == {0o640}
+
+
+def test_checksums_are_sorted_by_name(store: Store) -> None:
+    built = artifact(store, dict(reversed(sorted(NEW.items()))))
+    assert [line.split(b"  ")[1] for line in checksums(built).splitlines()] == [name.encode() for name in sorted(NEW)]

