@@ -272,7 +272,7 @@ class Engine:
         return state
 
     def _failure(self, command: Command, log: Path, status: int, *, out_of_memory: bool) -> StepError:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = _printable(log.read_text(encoding="utf-8", errors="replace"))
         kept = self._keep(log, command.name)
         said = [
             line.removeprefix(MESSAGE_PREFIX) for line in text.splitlines() if line.startswith(MESSAGE_PREFIX)
@@ -298,6 +298,13 @@ class Engine:
         kept = logs / f"{step}.log"
         kept.write_bytes(log.read_bytes())
         return kept
+
+
+def _printable(text: str) -> str:
+    # What a step prints may come from a stranger's checkpoint: no escape sequence of it reaches the terminal.
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in text
+    )
 
 
 def _regular_file(volume: Path, name: str, command: Command) -> Path:

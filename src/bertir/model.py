@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.requirements import distribution_name, distribution_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,18 +129,26 @@ def _model(name: str, entry: dict[str, Any]) -> Model:
         licence=_typed(entry["licence"], str),
         kind=kind,
         lower_case=_typed(entry["lower_case"], bool),
-        layers=_typed(entry["layers"], int),
-        hidden=_typed(entry["hidden"], int),
-        vocabulary=_typed(entry["vocabulary"], int),
-        max_positions=_typed(entry["max_positions"], int),
+        layers=_count(entry["layers"]),
+        hidden=_count(entry["hidden"]),
+        vocabulary=_count(entry["vocabulary"]),
+        max_positions=_count(entry["max_positions"]),
         wheel=ModelWheel(
-            name=_typed(wheel["name"], str),
-            version=_typed(wheel["version"], str),
+            name=distribution_name(wheel["name"]),
+            version=distribution_version(wheel["version"]),
             digest=Digest(_typed(wheel["sha256"], str)),
-            size=_typed(wheel["size"], int),
+            size=_count(wheel["size"]),
         ),
         files=files,
     )
+
+
+def _count(value: object) -> int:
+    number = _typed(value, int)
+    if number < 1:
+        message = f"expected a number above 0, found {number}"
+        raise ValueError(message)
+    return number
 
 
 def _typed(value: object, kind: type[_T]) -> _T:

@@ -189,7 +189,7 @@ def fetch_source(builder: Builder, pins: Pins) -> Artifact:
 def clone_source(builder: Builder, upstream: Upstream) -> dict[str, bytes]:
     """Clone the pinned commit from the Git host; where it can't be reached, from a mirror made of a wheel."""
     _require_git()
-    from bertir.source import clone, rebuild, upstream_url
+    from bertir.source import UnreachableError, clone, rebuild, upstream_url
 
     url = upstream_url(upstream, builder.environment)
     with builder.store.temporary_folder() as folder:
@@ -199,7 +199,7 @@ def clone_source(builder: Builder, upstream: Upstream) -> dict[str, bytes]:
             try:
                 builder.progress.say("source", f"cloning {url} at {upstream.commit}")
                 return clone(url, upstream.commit, upstream.files, folder / "clone")
-            except SourceError as error:
+            except UnreachableError as error:
                 builder.progress.say("source", str(error).replace("\n ", ":"))
                 builder.progress.say(
                     "source", f"rebuilding the same blobs from {upstream.mirror.name} instead"

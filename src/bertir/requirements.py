@@ -17,7 +17,10 @@ from bertir.errors import LockError
 
 _HEADER = "# Written by `invoke lock`; don't edit. Made from: "
 _MADE_FROM = re.compile(re.escape(_HEADER) + r"(sha256:[0-9a-f]{64})")
-_PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)(?: ?; ([^\\]+?))?")
+# As PEP 508 has them; so neither can be an option of pip's, nor begin a line of its own.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"[A-Za-z0-9.!+_-]+")
+_PIN = re.compile(rf"({_NAME.pattern})==({_VERSION.pattern})(?: ?; ([^\\]+?))?")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 _ADVICE = "Restore it (git checkout), or write it anew: invoke lock"
 
@@ -61,6 +64,22 @@ def parse_requirements(text: str, *, name: str) -> Requirements:
         raise LockError(f"{name} doesn't begin with `{_HEADER}sha256:…`", advice=_ADVICE)
     pins = parse_pins(text, name=name)
     return Requirements(made_from=Digest.from_str(made_from[1]), pins=pins)
+
+
+def distribution_name(value: object) -> str:
+    """Give a distribution's name as it is; raises `ValueError` for anything else."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        message = f"not a distribution's name: {value!r}"
+        raise ValueError(message)
+    return value
+
+
+def distribution_version(value: object) -> str:
+    """Give a version as it is; raises `ValueError` for anything else."""
+    if not isinstance(value, str) or not _VERSION.fullmatch(value):
+        message = f"not a version: {value!r}"
+        raise ValueError(message)
+    return value
 
 
 def parse_pins(text: str, *, name: str) -> tuple[Requirement, ...]:

@@ -30,6 +30,10 @@ PLAIN_FILE = 0o100644
 _OFFSET = re.compile(r"offset -?\d+ line")
 
 
+class UnreachableError(SourceError):
+    """The Git host doesn't answer, or doesn't give that commit. Nothing is said of what it would have given."""
+
+
 def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict[str, bytes]:
     """Clone one commit into `folder` (new) and give the contents of `files`.
 
@@ -40,7 +44,8 @@ def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict
         folder: for the clone; must not exist.
 
     Raises:
-        SourceError: the host can't be reached, hasn't that commit, or a file isn't the pinned one.
+        UnreachableError: the host can't be reached, or hasn't that commit.
+        SourceError: it gave something else than what is pinned.
     """
     _refuse_odd_url(url)
     environment = _clone_environment(folder)
@@ -50,18 +55,25 @@ def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict
         git.Repo(folder / ".git") as repository,
         repository.git.custom_environment(**environment),
     ):
+        _fetch(repository.create_remote("origin", url), commit)
+        fetched = repository.commit("FETCH_HEAD")
+        if fetched.hexsha != commit:
+            raise SourceError(f"{url} gave another commit\n  expected {commit}\n  found    {fetched.hexsha}")
+        return {name: _read(fetched, name, blob) for name, blob in files.items()}
+
+
+def _fetch(remote: git.Remote, commit: str) -> None:
+    try:
         # Only this commit; by its id, so that no branch or tag of the remote has a say.
-        repository.create_remote("origin", url).fetch(
+        remote.fetch(
             refspec=commit,
             depth=1,
             no_tags=True,
             no_recurse_submodules=True,
             kill_after_timeout=CLONE_SECONDS,
         )
-        fetched = repository.commit("FETCH_HEAD")
-        if fetched.hexsha != commit:
-            raise SourceError(f"{url} gave another commit\n  expected {commit}\n  found    {fetched.hexsha}")
-        return {name: _read(fetched, name, blob) for name, blob in files.items()}
+    except git.GitCommandError as error:
+        raise UnreachableError(f"could not clone {remote.url} at {commit}\n  {_said(error)}") from error
 
 
 def rebuild(mirror: Mirror, wheel: Path, files: Mapping[str, str], commit_time: int, folder: Path) -> str:

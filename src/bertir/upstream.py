@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
+from bertir.requirements import distribution_name, distribution_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,8 +116,8 @@ def load_upstream(folder: Path) -> Upstream:
             commit_time=_whole_number(raw["commit_time"]),
             files={_file_name(name): _object_id(blob) for name, blob in raw["files"].items()},
             mirror=Mirror(
-                name=_text(mirror["name"]),
-                version=_text(mirror["version"]),
+                name=distribution_name(mirror["name"]),
+                version=distribution_version(mirror["version"]),
                 digest=Digest(_text(mirror["sha256"])),
                 members={_file_name(name): _text(member) for name, member in mirror["members"].items()},
                 series=load_series(folder / "mirror"),
@@ -157,6 +158,8 @@ def load_series(folder: Path) -> tuple[Patch, ...]:
         )
     except OSError as error:
         raise ConfigurationError(f"can't read {error.filename}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
     if unnamed := sorted({item.name for item in folder.glob("*.patch")} - set(names)):
         raise ConfigurationError(
             f"{path} does not name {', '.join(unnamed)}", advice="Add it to the series, or remove the file."
@@ -186,7 +189,7 @@ def load_source_lock(folder: Path, upstream: Upstream) -> SourceLock:
         raise LockError(f"there is no {path}", advice=RELOCK) from error
     except OSError as error:
         raise LockError(f"can't read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LockError(f"{path} is not a source lock: {error!r}", advice=RELOCK) from error
     if lock.intent != upstream.intent:
         raise StaleLockError(f"{path} is stale: {_what_changed(lock, upstream)}", advice=RELOCK)

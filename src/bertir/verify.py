@@ -67,7 +67,7 @@ def judge(data: bytes, precision: str) -> Parity:
     threshold = THRESHOLDS[precision]
     if not finite or not math.isfinite(difference):
         raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite")
-    if not difference <= threshold:  # so that a NaN fails too
+    if not 0 <= difference <= threshold:  # so that a NaN fails too
         raise ParityError(
             f"TensorFlow and the IR disagree: max abs difference {difference:.2e},"
             f" allowed for {precision} weights {threshold:.0e}",

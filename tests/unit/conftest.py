@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,6 +57,7 @@ class Answer:
     body: bytes
     length: int
     headers: Mapping[str, str]
+    delay: float = 0.0
 
 
 @dataclass
@@ -74,9 +76,10 @@ class Server:
         status: int = 200,
         length: int | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
     ) -> None:
         """Add an answer; `length` other than the body's is what a connection that breaks looks like."""
-        answer = Answer(status, body, len(body) if length is None else length, headers or {})
+        answer = Answer(status, body, len(body) if length is None else length, headers or {}, delay)
         self.answers.setdefault(path, []).append(answer)
 
     def next_answer(self, path: str) -> Answer:
@@ -94,6 +97,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _serve(self) -> None:
             self._read_body()
             answer = server.next_answer(self.path.partition("?")[0])
+            time.sleep(answer.delay)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -188,7 +192,9 @@ def make_repository(tmp_path: Path) -> Callable[[Mapping[str, bytes | Path]], Re
         run_git(folder, "add", "--all")
         run_git(folder, "commit", "--quiet", "--message=the pinned one")
         listed = (line.split(maxsplit=3) for line in run_git(folder, "ls-tree", "-r", "HEAD").splitlines())
-        return Repository(folder, run_git(folder, "rev-parse", "HEAD"), {name: blob for _, _, blob, name in listed})
+        return Repository(
+            folder, run_git(folder, "rev-parse", "HEAD"), {name: blob for _, _, blob, name in listed}
+        )
 
     return make
 

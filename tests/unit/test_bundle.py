@@ -44,7 +44,9 @@ def assert_sound(store: Store) -> None:
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, link, len(data)
     return info, data
@@ -83,10 +85,7 @@ def test_a_flipped_byte_of_an_object_is_found_and_not_kept(choice: st.DataObject
         data, materials = bundle_of(folder, FIXED)
         with tarfile.open(folder / "bundle.tar") as tar:
             places = [
-                member.offset_data + at
-                for member in tar
-                if member.name != INDEX
-                for at in range(member.size)
+                member.offset_data + at for member in tar if member.name != INDEX for at in range(member.size)
             ]
         spoilt = bytearray(data)
         spoilt[choice.draw(st.sampled_from(places))] ^= choice.draw(st.integers(1, 255))
@@ -164,7 +163,9 @@ def test_a_missing_material_leaves_no_bundle_and_keeps_the_old_one(tmp_path: Pat
     store, materials = filled(tmp_path / "from", FIXED)
     (tmp_path / "bundle.tar").write_bytes(b"the old one")
     with pytest.raises(FetchError, match="wheel/none-1 is not in the store"):
-        write_bundle(store, materials | {"wheel/none-1": Digest.of_bytes(b"none")}, tmp_path / "bundle.tar", SILENT)
+        write_bundle(
+            store, materials | {"wheel/none-1": Digest.of_bytes(b"none")}, tmp_path / "bundle.tar", SILENT
+        )
     assert (tmp_path / "bundle.tar").read_bytes() == b"the old one"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["bundle.tar", "from"]
 
@@ -225,7 +226,7 @@ def test_what_can_not_be_read_is_a_fetch_error(tmp_path: Path, what: str) -> Non
 )
 def test_another_index_is_no_bundle(tmp_path: Path, first: tuple[tarfile.TarInfo, bytes]) -> None:
     path = tar_of(tmp_path / "bundle.tar", first)
-    with pytest.raises(FetchError, match="is not a bundle|is a bundle of format"):
+    with pytest.raises(FetchError, match=r"is not a bundle|is a bundle of format"):
         read_bundle(Store(tmp_path / "to"), {"x": Digest.of_bytes(b"x")}, path, SILENT)
 
 

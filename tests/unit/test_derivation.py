@@ -31,7 +31,9 @@ DERIVATIONS = st.builds(
     version=st.integers(1, 2),
     image=st.none() | DIGESTS,
     program=st.none() | DIGESTS,
-    parameters=st.dictionaries(st.sampled_from("ab"), st.integers(0, 1) | st.lists(st.text("ab,", max_size=2)), max_size=2),
+    parameters=st.dictionaries(
+        st.sampled_from("ab"), st.integers(0, 1) | st.lists(st.text("ab,", max_size=2)), max_size=2
+    ),
     inputs=st.dictionaries(st.sampled_from(["x", "y"]), DIGESTS, max_size=2),
 )
 

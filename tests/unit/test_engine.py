@@ -3,13 +3,23 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bertir.digest import Digest
 from bertir.engine import STEP_USER, Command, Engine, Limits, _regular_file, connect
-from bertir.errors import BertirError, ConfigurationError, EngineError, ImageError, MissingOutputError, StepError
+from bertir.errors import (
+    BertirError,
+    ConfigurationError,
+    EngineError,
+    ImageError,
+    MissingOutputError,
+    StepError,
+    StepTimeoutError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +103,7 @@ leaking = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWa
     ],
 )
 def test_an_engine_that_does_not_answer_is_one_error_that_names_it(tmp_path: Path, host: str) -> None:
-    with pytest.raises(EngineError) as raised, connect({"DOCKER_HOST": host}, logs=tmp_path):
+    with pytest.raises(EngineError) as raised, connect({"DOCKER_HOST": host}, folder=tmp_path):
         pass
     assert raised.value.exit_status == 6
     assert f"no container engine answers (asked: {host})" in str(raised.value)
@@ -103,14 +113,17 @@ def test_an_engine_that_does_not_answer_is_one_error_that_names_it(tmp_path: Pat
 
 def test_a_socket_without_an_engine_behind_it_is_no_engine(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EngineError), connect({"DOCKER_HOST": f"unix://{tmp_path}/file"}, logs=tmp_path):
+    with pytest.raises(EngineError), connect({"DOCKER_HOST": f"unix://{tmp_path}/file"}, folder=tmp_path):
         pass
 
 
 @leaking
 def test_a_server_that_is_no_engine_is_no_engine(tmp_path: Path, server: Server) -> None:
     server.answer("/version", b"<html>welcome</html>")
-    with pytest.raises(BertirError) as raised, connect({"DOCKER_HOST": server.url.replace("http", "tcp")}, logs=tmp_path):
+    with (
+        pytest.raises(BertirError) as raised,
+        connect({"DOCKER_HOST": server.url.replace("http", "tcp")}, folder=tmp_path),
+    ):
         pass
     assert raised.value.exit_status == 6
     gc.collect()
@@ -120,7 +133,7 @@ def test_a_context_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with (
         pytest.raises(ConfigurationError, match="no docker context named 'absent'"),
-        connect({"DOCKER_CONTEXT": "absent"}, logs=tmp_path),
+        connect({"DOCKER_CONTEXT": "absent"}, folder=tmp_path),
     ):
         pass
 
@@ -138,13 +151,15 @@ def docker_api(server: Server) -> Server:
 
 
 def answer(server: Server, path: str, value: Any, status: int = 200) -> None:
-    server.answer(path, json.dumps(value).encode(), status=status, headers={"Content-Type": "application/json"})
+    server.answer(
+        path, json.dumps(value).encode(), status=status, headers={"Content-Type": "application/json"}
+    )
 
 
 @pytest.fixture
 def engine(docker_api: Server, tmp_path: Path) -> Iterator[Engine]:
     environment = {"DOCKER_HOST": docker_api.url.replace("http", "tcp")}
-    with connect(environment, logs=tmp_path / "logs") as connected:
+    with connect(environment, folder=tmp_path) as connected:
         yield connected
 
 
@@ -154,7 +169,12 @@ def image_path(reference: object) -> str:
 
 def test_an_engine_says_what_it_is(engine: Engine) -> None:
     facts = engine.facts()
-    assert (facts.name, facts.version, facts.api_version, facts.architecture) == ("Engine", "20.10.24", API, "amd64")
+    assert (facts.name, facts.version, facts.api_version, facts.architecture) == (
+        "Engine",
+        "20.10.24",
+        API,
+        "amd64",
+    )
 
 
 def test_an_engine_of_another_processor_is_refused(engine: Engine) -> None:
@@ -207,21 +227,22 @@ def test_an_engine_that_refuses_an_archive_is_quoted(engine: Engine, docker_api:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "words"),
+    ("refused", "words"),
     [
-        (500, "no space left on device", "docker system df"),
-        (400, 'bind source path does not exist: "/store/objects"', "BERTIR_STORE"),
-        (404, "No such image: sha256:0", ""),
-        (409, "conflict", ""),
+        ((500, "no space left on device"), "docker system df"),
+        ((400, 'bind source path does not exist: "/store/objects"'), "BERTIR_STORE"),
+        ((404, "No such image: sha256:0"), ""),
+        ((409, "conflict"), ""),
     ],
 )
 def test_a_container_that_can_not_be_made_is_an_engine_error(
-    engine: Engine, docker_api: Server, tmp_path: Path, status: int, message: str, words: str
+    engine: Engine, docker_api: Server, tmp_path: Path, refused: tuple[int, str], words: str
 ) -> None:
+    status, message = refused
     answer(docker_api, f"/v{API}/containers/create", {"message": message}, status)
     with pytest.raises(EngineError) as raised, engine.run(str(ID), COMMAND, tmp_path):
         pass
-    assert message.split(":")[0] in str(raised.value)
+    assert message.split(":", maxsplit=1)[0] in str(raised.value)
     assert words in raised.value.advice
 
 
@@ -231,7 +252,9 @@ def test_an_engine_that_breaks_off_is_an_engine_error(engine: Engine, docker_api
         engine.find_image([ID])
 
 
-def ended(docker_api: Server, log: bytes, status: int, *, out_of_memory: bool = False) -> None:
+def ended(
+    docker_api: Server, log: bytes, status: int, *, out_of_memory: bool = False, seconds: float = 0.0
+) -> None:
     """A container that printed `log` and ended with `status`."""
     container = f"/v{API}/containers/{'c' * 64}"
     answer(docker_api, f"/v{API}/containers/create", {"Id": "c" * 64, "Warnings": []}, 201)
@@ -242,32 +265,81 @@ def ended(docker_api: Server, log: bytes, status: int, *, out_of_memory: bool = 
     )
     docker_api.answer(f"{container}/start", status=204)
     frame = b"\x01\0\0\0" + len(log).to_bytes(4, "big") + log
-    docker_api.answer(f"{container}/logs", frame, headers={"Content-Type": "application/octet-stream"})
+    docker_api.answer(
+        f"{container}/logs", frame, headers={"Content-Type": "application/octet-stream"}, delay=seconds
+    )
+    docker_api.answer(f"{container}/kill", status=204)
     answer(docker_api, f"{container}/wait", {"StatusCode": status})
     docker_api.answer(container, status=204)
 
 
+@dataclass(frozen=True)
+class Failure:
+    log: bytes
+    status: int
+    message: str
+    out_of_memory: bool = False
+
+
 @pytest.mark.parametrize(
-    ("log", "status", "out_of_memory", "message"),
+    "failure",
     [
-        (b"noise\nbertir-step: no variable x\nbertir-step: in the checkpoint\n", 3, False, "no variable x\n  in the"),
-        (b"Traceback\nValueError: no\n", 1, False, r"exit status 1; its last lines:\n  Traceback\n  ValueError: no"),
-        (b"", 137, True, r"want of memory \(limit 8.0 GiB\)"),
-        (b"", 137, False, "exit status 137, killed from outside"),
-        (b"\xff\xfe not text\n", 1, False, "not text"),
+        Failure(
+            b"noise\nbertir-step: no variable x\nbertir-step: in the checkpoint\n",
+            3,
+            "no variable x\n  in the",
+        ),
+        Failure(
+            b"Traceback\nValueError: no\n",
+            1,
+            r"exit status 1; its last lines:\n  Traceback\n  ValueError: no",
+        ),
+        Failure(b"", 137, r"want of memory \(limit 8.0 GiB\)", out_of_memory=True),
+        Failure(b"", 137, "exit status 137, killed from outside"),
+        Failure(b"\xff\xfe not text\n", 1, "not text"),
     ],
+    ids=["said", "crashed", "out of memory", "killed", "no text"],
 )
 def test_a_failed_step_says_why_and_keeps_its_log(
-    engine: Engine, docker_api: Server, tmp_path: Path, log: bytes, status: int, out_of_memory: bool, message: str
+    engine: Engine, docker_api: Server, tmp_path: Path, failure: Failure
 ) -> None:
-    ended(docker_api, log, status, out_of_memory=out_of_memory)
-    with pytest.raises(StepError, match=message), engine.run(str(ID), COMMAND, tmp_path):
+    ended(docker_api, failure.log, failure.status, out_of_memory=failure.out_of_memory)
+    with pytest.raises(StepError, match=failure.message), engine.run(str(ID), COMMAND, tmp_path):
         pass
-    assert (tmp_path / "logs" / "convert.log").read_bytes() == log
+    assert (tmp_path / "logs" / "convert.log").read_bytes() == failure.log
     assert f"/v{API}/containers/{'c' * 64}" in docker_api.asked  # removed
 
 
-def test_only_the_last_lines_of_a_long_log_are_shown(engine: Engine, docker_api: Server, tmp_path: Path) -> None:
+def test_a_log_can_not_speak_to_the_terminal(engine: Engine, docker_api: Server, tmp_path: Path) -> None:
+    # What a step prints may come from a stranger's graph: escape codes could hide or forge lines.
+    for log in (b"bertir-step: \x1b[2Jall is well\n", b"\x1b]0;title\x07\x9b31m\n"):
+        docker_api.answers = {
+            path: known for path, known in docker_api.answers.items() if "/containers/" not in path
+        }
+        ended(docker_api, log, 1)
+        with pytest.raises(StepError) as raised, engine.run(str(ID), COMMAND, tmp_path):
+            pass
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", str(raised.value))
+
+
+def test_a_step_over_its_time_is_killed_and_status_101(
+    engine: Engine, docker_api: Server, tmp_path: Path
+) -> None:
+    ended(docker_api, b"still at it\n", 137, seconds=0.5)
+    command = Command(name="convert", arguments=("mo",), inputs={}, outputs=(), limits=Limits(seconds=0.1))
+    with (
+        pytest.raises(StepTimeoutError, match="convert: stopped after 0 s, its time limit") as raised,
+        engine.run(str(ID), command, tmp_path),
+    ):
+        pass
+    assert raised.value.exit_status == 101
+    assert f"/v{API}/containers/{'c' * 64}/kill" in docker_api.asked
+    assert (tmp_path / "logs" / "convert.log").read_bytes() == b"still at it\n"
+
+
+def test_only_the_last_lines_of_a_long_log_are_shown(
+    engine: Engine, docker_api: Server, tmp_path: Path
+) -> None:
     ended(docker_api, b"".join(b"line %d\n" % number for number in range(100)), 1)
     with pytest.raises(StepError) as raised, engine.run(str(ID), COMMAND, tmp_path):
         pass

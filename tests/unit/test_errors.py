@@ -74,7 +74,9 @@ def test_exit_statuses_are_those_of_the_design() -> None:
 
 
 def test_the_tree_of_errors_is_that_of_the_design() -> None:
-    assert {kind.__name__: kind.__mro__[1].__name__ for kind in public_errors() if kind is not BertirError} == PARENTS
+    assert {
+        kind.__name__: kind.__mro__[1].__name__ for kind in public_errors() if kind is not BertirError
+    } == PARENTS
 
 
 def test_a_status_of_its_own_is_shared_with_no_stranger() -> None:
@@ -84,7 +86,11 @@ def test_a_status_of_its_own_is_shared_with_no_stranger() -> None:
     for status, kinds in by_status.items():
         if status == BertirError.exit_status:
             continue  # what has no status of its own
-        top = [kind for kind in kinds if not any(other is not kind and issubclass(kind, other) for other in kinds)]
+        top = [
+            kind
+            for kind in kinds
+            if not any(other is not kind and issubclass(kind, other) for other in kinds)
+        ]
         assert len(top) == 1, f"{status} means {sorted(kind.__name__ for kind in top)}"
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from bertir.store import Store
     from tests.unit.conftest import Server
+
+    from bertir.store import Store
 
     MakeWheel = Callable[[Path, str, str, Mapping[str, bytes]], Path]
 
@@ -39,7 +39,9 @@ def package(data: bytes = DATA, name: str = "hello", size: int | None = None) ->
     )
 
 
-def fetcher(store: Store, server: Server | None = None, *, offline: bool = False, **environment: str) -> Fetcher:
+def fetcher(
+    store: Store, server: Server | None = None, *, offline: bool = False, **environment: str
+) -> Fetcher:
     if server is not None:
         environment["BERTIR_DEBIAN_MIRROR"] = server.url
     return Fetcher(store=store, environment=environment, progress=SILENT, offline=offline)
@@ -75,7 +77,7 @@ def test_only_what_is_missing_is_fetched(store: Store, server: Server) -> None:
 def test_wrong_bytes_are_refused_with_status_102_and_not_kept(store: Store, server: Server) -> None:
     wanted = package()
     server.answer(f"/{wanted.pool_path}", b"x" * len(DATA))
-    with pytest.raises(DigestMismatchError, match=r"hello\.deb: the digest is wrong") as raised:
+    with pytest.raises(DigestMismatchError, match=r"hello.*: the digest is wrong") as raised:
         fetcher(store, server).debian_packages([wanted])
     assert raised.value.exit_status == 102
     assert str(wanted.digest) in str(raised.value)
@@ -196,9 +198,11 @@ def test_offline_names_every_missing_package_and_asks_nobody(store: Store, serve
 
 
 def test_offline_names_every_missing_wheel(store: Store) -> None:
-    pins = [WheelPin(name=name, version="2.0", digest=Digest.of_bytes(name.encode())) for name in ("numpy", "mo")]
+    pins = [
+        WheelPin(name=name, version="2.0", digest=Digest.of_bytes(name.encode())) for name in ("numpy", "mo")
+    ]
     store.add_bytes(b"mo")
-    with pytest.raises(FetchError, match="offline, and not in the store:\n  wheel numpy 2.0$"):
+    with pytest.raises(FetchError, match=r"offline, and not in the store:\n  wheel numpy 2.0$"):
         fetcher(store, offline=True).wheels(pins, PYTHON)
 
 
@@ -227,10 +231,10 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_wheel_comes_from_where_pip_is_told(store: Store, index: Path, make_wheel: MakeWheel) -> None:
     wheel = make_wheel(index, "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[PAD]\n"})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_file(wheel))
-    [(given, path)] = fetcher(store, **os.environ).wheels([pin], PYTHON)
+    [(given, path)] = fetcher(store).wheels([pin], PYTHON)
     assert (given, path.read_bytes()) == (pin, wheel.read_bytes())
     wheel.unlink()
-    assert fetcher(store, **os.environ).wheels([pin], PYTHON) == [(pin, path)]
+    assert fetcher(store).wheels([pin], PYTHON) == [(pin, path)]
 
 
 @pip
@@ -240,7 +244,7 @@ def test_another_wheel_of_that_name_is_refused_with_status_102(
     make_wheel(index, "tiny-model", "1.0", {"tiny_model/vocab.txt": b"[EVIL]\n"})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_bytes(b"the real one"))
     with pytest.raises(DigestMismatchError, match="tiny-model") as raised:
-        fetcher(store, **os.environ).wheels([pin], PYTHON)
+        fetcher(store).wheels([pin], PYTHON)
     assert raised.value.exit_status == 102
     assert pin.digest.hex in str(raised.value)
     assert_empty(store)
@@ -250,8 +254,8 @@ def test_another_wheel_of_that_name_is_refused_with_status_102(
 def test_a_wheel_that_is_not_there_is_a_fetch_error(store: Store, index: Path, make_wheel: MakeWheel) -> None:
     make_wheel(index, "tiny-model", "2.0", {})
     pin = WheelPin(name="tiny-model", version="1.0", digest=Digest.of_bytes(b"x"))
-    with pytest.raises(FetchError, match="tiny-model==1.0") as raised:
-        fetcher(store, **os.environ).wheels([pin], PYTHON)
+    with pytest.raises(FetchError, match=r"tiny-model==1\.0") as raised:
+        fetcher(store).wheels([pin], PYTHON)
     assert type(raised.value) is FetchError
     assert "pip config list" in raised.value.advice
     assert_empty(store)

@@ -78,7 +78,7 @@ def test_models_keep_the_order_of_the_file(path: Path) -> None:
         ('{ member = "m/vocab.txt", sha256 = "' + "c" * 64 + '" }', "1", "tiny-bert"),
         ('"vocab.txt" =', '"other.txt" =', "files must be config.json, model.safetensors, vocab.txt"),
         ('"vocab.txt" =', '#"vocab.txt" =', "files must be"),
-        (', size = 1000', "", "lacks 'size'"),
+        (", size = 1000", "", "lacks 'size'"),
         ("wheel = {", "wheel = [] #{", "tiny-bert"),
         ("[tiny-bert.files]", "[tiny-bert.files", "is not TOML"),
         ("[tiny-bert]", "[tiny-bert]\n[tiny-bert]", "is not TOML"),
@@ -97,14 +97,22 @@ def test_a_malformed_entry_is_one_configuration_error_that_names_the_file(
 @pytest.mark.parametrize("field", ["layers", "hidden", "vocabulary", "max_positions", "size"])
 def test_a_count_below_one_is_refused(path: Path, field: str) -> None:
     lines = [f"{field} = -1" if line.startswith(f"{field} =") else line for line in GOOD.splitlines()]
-    path.write_text("\n".join(lines).replace("size = 1000", "size = -1" if field == "size" else "size = 1000"))
+    path.write_text(
+        "\n".join(lines).replace("size = 1000", "size = -1" if field == "size" else "size = 1000")
+    )
     with pytest.raises(ConfigurationError, match="tiny-bert"):
         load_models(path)
 
 
-@pytest.mark.parametrize("name", ["x --index-url=http://127.0.0.1:9", "x\n--no-require-hashes", "-r/etc/passwd", ""])
+@pytest.mark.parametrize(
+    "name", ["x --index-url=http://127.0.0.1:9", "x\n--no-require-hashes", "-r/etc/passwd", ""]
+)
 def test_a_wheel_name_is_a_name_and_no_option_of_pip(path: Path, name: str) -> None:
-    path.write_text(GOOD.replace('name = "tiny-model"', f"name = '''{name}'''" if "\n" not in name else 'name = "x\\n--pre"'))
+    path.write_text(
+        GOOD.replace(
+            'name = "tiny-model"', f"name = '''{name}'''" if "\n" not in name else 'name = "x\\n--pre"'
+        )
+    )
     with pytest.raises(ConfigurationError, match="tiny-bert"):
         load_models(path)
 

@@ -26,7 +26,9 @@ def test_what_is_quick_is_not_counted_out_loud() -> None:
     assert stream.getvalue() == ""
 
 
-@pytest.mark.parametrize(("total", "expected"), [(4_000_000, r"of 4\.0 MB, .* s left"), (None, r"\d MB, .* MB/s$")])
+@pytest.mark.parametrize(
+    ("total", "expected"), [(4_000_000, r"of 4\.0 MB, .* s left"), (None, r"\d MB, .* MB/s$")]
+)
 def test_what_takes_long_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, total: int | None, expected: str
 ) -> None:

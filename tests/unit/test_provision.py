@@ -49,7 +49,10 @@ def test_who_names_an_engine_gets_no_other(tmp_path: Path, process: Path, name: 
 
 
 def test_who_is_not_root_installs_nothing(tmp_path: Path, process: Path) -> None:
-    assert why_not_here({}, user=1000, os_release=release(tmp_path, DEBIAN), process=process) == "you are not root"
+    assert (
+        why_not_here({}, user=1000, os_release=release(tmp_path, DEBIAN), process=process)
+        == "you are not root"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,9 @@ def test_who_is_not_root_installs_nothing(tmp_path: Path, process: Path) -> None
         ("garbage without an equals sign\n\n", False),
     ],
 )
-def test_only_debian_and_its_kin_have_that_package(tmp_path: Path, process: Path, text: str, allowed: bool) -> None:
+def test_only_debian_and_its_kin_have_that_package(
+    tmp_path: Path, process: Path, text: str, allowed: bool
+) -> None:
     reason = why_not_here({}, user=0, os_release=release(tmp_path, text), process=process)
     assert reason == ("" if allowed else "this is neither Debian nor Ubuntu")
 

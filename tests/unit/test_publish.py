@@ -232,5 +232,7 @@ def test_what_is_published_can_be_read_as_the_umask_says(store: Store, folder: P
 
 
 def test_checksums_are_sorted_by_name(store: Store) -> None:
-    built = artifact(store, dict(reversed(sorted(NEW.items()))))
-    assert [line.split(b"  ")[1] for line in checksums(built).splitlines()] == [name.encode() for name in sorted(NEW)]
+    built = artifact(store, dict(sorted(NEW.items(), reverse=True)))
+    assert [line.split(b"  ")[1] for line in checksums(built).splitlines()] == [
+        name.encode() for name in sorted(NEW)
+    ]

@@ -44,7 +44,10 @@ def build(root: Path) -> Build:
         "batches": [{"batch": 1}, {"batch": 4}],
         "discrimination": 0.5,
         "sentences": 4,
-        "signature": {"inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}], "outputs": []},
+        "signature": {
+            "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
+            "outputs": [],
+        },
     }
     return Build(
         request=Request(model="all-minilm-l6-v2"),
@@ -62,7 +65,12 @@ def build(root: Path) -> Build:
             platform="linux/amd64",
             debian=(
                 DebianPackage(
-                    name="python3", version="3.11", architecture="amd64", pool_path="pool/x.deb", size=1, digest=digest("deb")
+                    name="python3",
+                    version="3.11",
+                    architecture="amd64",
+                    pool_path="pool/x.deb",
+                    size=1,
+                    digest=digest("deb"),
                 ),
             ),
             wheels=(WheelPin(name="numpy", version="1.26.4", digest=digest("wheel")),),
@@ -80,7 +88,21 @@ def build(root: Path) -> Build:
 
 def test_a_report_names_everything_that_went_in_by_digest(build: Build) -> None:
     text = report(build).decode()
-    for item in ("xml", "bin", "vocab", "graph", "image", "manifest", "layer", "deb", "wheel", "pristine", "1", "2", "a"):
+    for item in (
+        "xml",
+        "bin",
+        "vocab",
+        "graph",
+        "image",
+        "manifest",
+        "layer",
+        "deb",
+        "wheel",
+        "pristine",
+        "1",
+        "2",
+        "a",
+    ):
         assert digest(item).hex in text, item
     value = json.loads(text)
     assert (value["format"], value["bertir"]) == (FORMAT, __version__)
@@ -99,7 +121,9 @@ def test_a_report_of_a_build_with_nothing_to_do_is_the_same_report(build: Build)
     assert report(cached) == report(build)
 
 
-def test_a_report_says_nothing_of_the_machine_or_the_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_says_nothing_of_the_machine_or_the_time(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = report(build)
     for name, value in (("HOME", "/nonexistent"), ("TZ", "Asia/Tokyo"), ("USER", "someone"), ("LC_ALL", "C")):
         monkeypatch.setenv(name, value)

@@ -131,18 +131,22 @@ def test_size_of_counts_each_stored_object_once(store: Store) -> None:
     assert store.size_of([one.digest, one.digest, other.digest, Digest.of_bytes(b"absent")]) == 8
 
 
-@pytest.mark.parametrize("damaged", [b"trunc", b"truncated in placE", b""], ids=["truncated", "flipped", "empty"])
+@pytest.mark.parametrize(
+    "damaged", [b"trunc", b"truncated in placE", b""], ids=["truncated", "flipped", "empty"]
+)
 def test_a_damaged_object_is_found_and_removed(store: Store, damaged: bytes) -> None:
     blob = store.add_bytes(b"truncated in place")
     spoil(store.path(blob.digest), damaged)
-    with pytest.raises(StoreError, match="held other bytes for vocab.txt") as raised:
+    with pytest.raises(StoreError, match=r"held other bytes for vocab.txt") as raised:
         store.checked(blob, what="vocab.txt")
     assert str(blob.digest) in str(raised.value)
     assert store.find(blob.digest) is None
     assert store.checked(store.add_bytes(b"truncated in place"), what="vocab.txt").read_bytes()
 
 
-@pytest.mark.parametrize("damaged", [b"trunc", b"truncated in placE", b""], ids=["truncated", "flipped", "empty"])
+@pytest.mark.parametrize(
+    "damaged", [b"trunc", b"truncated in placE", b""], ids=["truncated", "flipped", "empty"]
+)
 def test_a_damaged_object_is_not_copied_out(store: Store, tmp_path: Path, damaged: bytes) -> None:
     blob = store.add_bytes(b"truncated in place")
     spoil(store.path(blob.digest), damaged)
@@ -166,7 +170,9 @@ def test_copy_out_never_writes_over_a_file_or_through_a_link(store: Store, tmp_p
 
 
 @given(st.binary(min_size=1, max_size=300), st.data())
-def test_any_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, data: bytes, choice: st.DataObject) -> None:
+def test_any_flipped_bit_is_found(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, choice: st.DataObject
+) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
     blob = store.add_bytes(data)
     spoilt = bytearray(data)
@@ -318,7 +324,9 @@ def test_a_temporary_folder_is_private_and_goes_whatever_happens(store: Store) -
 
 def test_a_store_that_can_not_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="could not open the store in .*file/store: Not a directory") as raised:
+    with pytest.raises(
+        StoreError, match=r"could not open the store in .*file/store: Not a directory"
+    ) as raised:
         Store(tmp_path / "file" / "store")
     assert "BERTIR_STORE" in raised.value.advice
 

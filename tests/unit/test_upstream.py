@@ -178,7 +178,7 @@ def test_a_series_that_is_no_text_is_named(patches: Path) -> None:
 
 def test_a_missing_series_is_named(patches: Path) -> None:
     (patches / "mirror" / "series").unlink()
-    with pytest.raises(ConfigurationError, match="can't read .*mirror/series"):
+    with pytest.raises(ConfigurationError, match=r"can't read .*mirror/series"):
         load_upstream(patches)
 
 
@@ -246,7 +246,7 @@ def test_a_lock_reads_back_and_has_one_form(patches: Path) -> None:
     data = dump_source_lock(lock)
     (patches / SOURCE_LOCK).write_bytes(data)
     assert load_source_lock(patches, upstream) == lock
-    assert dump_source_lock(replace(lock, pristine=dict(reversed(lock.pristine.items())))) == data
+    assert dump_source_lock(replace(lock, pristine=dict(sorted(lock.pristine.items(), reverse=True)))) == data
 
 
 def test_a_missing_lock_says_what_to_run(patches: Path) -> None:
@@ -302,7 +302,9 @@ def test_a_lock_of_other_bytes_ends_in_one_lock_error_or_is_a_lock(
     assert set(lock.pristine) == set(lock.patched) == set(upstream.files)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "1", "<<<<<<< HEAD\n{}\n", "[" * 100_000, '{"intent": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "1", "<<<<<<< HEAD\n{}\n", "[" * 100_000, '{"intent": 1}']
+)
 def test_what_is_no_lock_is_one_lock_error(patches: Path, text: str) -> None:
     (patches / SOURCE_LOCK).write_text(text)
     with pytest.raises(LockError, match=r"source\.lock is not a source lock"):
@@ -313,7 +315,8 @@ def test_what_is_no_lock_is_one_lock_error(patches: Path, text: str) -> None:
 def test_a_lock_that_lacks_a_file_or_has_one_more_is_refused(patches: Path, field: str) -> None:
     upstream = load_upstream(patches)
     value = json.loads(dump_source_lock(lock_of(upstream)))
-    for change in ({}, value[field] | {"more.py": str(upstream.intent)}):
+    changes: list[dict[str, str]] = [{}, value[field] | {"more.py": str(upstream.intent)}]
+    for change in changes:
         (patches / SOURCE_LOCK).write_text(json.dumps(value | {field: change}))
         with pytest.raises(LockError):
             load_source_lock(patches, upstream)

