@@ -104,7 +104,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(answer.length))
             self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(answer.body)
+            with contextlib.suppress(ConnectionError):  # the client may have seen enough
+                self.wfile.write(answer.body)
             self.close_connection = True
 
         def _read_body(self) -> None:
