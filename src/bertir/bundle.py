@@ -135,7 +135,7 @@ def _read_index(tar: tarfile.TarFile, path: Path) -> set[Digest]:
 
 def _object_digest(member: tarfile.TarInfo) -> Digest | None:
     folder, _, name = member.name.partition("/")
-    if folder != "objects" or not member.isreg():
+    if folder != "objects" or not member.isreg() or member.issparse():  # sparse: small here, huge there
         return None
     try:
         return Digest(name)

@@ -43,6 +43,7 @@ STEP_USER = "65532:65532"
 # A step speaks to the user on lines that begin so; everything else it prints is its log.
 MESSAGE_PREFIX = "bertir-step: "
 LOG_LINES_SHOWN = 20
+LOG_BYTES = 16 << 20
 ANSWER_SECONDS = 20
 # Loading the image or waiting for a silent step may take long; the step's own time limit is what ends it.
 CALL_SECONDS = 7200
@@ -259,7 +260,8 @@ class Engine:
             try:
                 container.start()
                 for chunk in container.logs(stream=True, follow=True):
-                    file.write(chunk)
+                    # Read to the end, or the step would wait for a reader; kept up to a size that a disk bears.
+                    file.write(chunk[: max(0, LOG_BYTES - file.tell())])
                 status = int(container.wait()["StatusCode"])
             finally:
                 timer.cancel()

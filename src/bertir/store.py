@@ -151,13 +151,16 @@ class Store:
         path = self.path(blob.digest)
         found = Digest.of_file(path)
         if found != blob.digest:
-            path.unlink(missing_ok=True)
-            raise StoreError(
-                f"the store held other bytes for {what} than it should"
-                f"\n  expected {blob.digest}\n  found    {found}",
-                advice="The damaged object was removed; run the same command again.",
-            )
+            raise self._damaged(blob, found, what)
         return path
+
+    def _damaged(self, blob: Blob, found: Digest, what: str) -> StoreError:
+        self.path(blob.digest).unlink(missing_ok=True)
+        return StoreError(
+            f"the store held other bytes for {what} than it should"
+            f"\n  expected {blob.digest}\n  found    {found}",
+            advice="The damaged object was removed; run the same command again.",
+        )
 
     def copy_out(self, blob: Blob, target: Path, *, what: str) -> None:
         """Copy an object to a new file outside, checking its bytes on the way.
@@ -173,7 +176,7 @@ class Store:
             os.fsync(file.fileno())
         if sink.digest != blob.digest:
             target.unlink()
-            self.checked(blob, what=what)
+            raise self._damaged(blob, sink.digest, what)
 
     # records
 
