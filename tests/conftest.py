@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# No deadline: how long an example takes says more of the machine than of the code.
+settings.register_profile("bertir", deadline=None)
+settings.load_profile("bertir")
 
 GOLDEN = Path(__file__).parent / "golden"
 
