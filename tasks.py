@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -177,4 +179,6 @@ def engine(_: Context) -> None:
 def golden(context: Context) -> None:
     """Rewrite the expected digests of tests/golden from real builds; needs what the tests need."""
     with exit_statuses():
-        context.run("python -m pytest tests/integration tests/e2e --rewrite-golden -k golden", pty=False)
+        context.run(
+            f"{shlex.quote(sys.executable)} -m pytest tests/integration tests/e2e --rewrite-golden -k golden"
+        )

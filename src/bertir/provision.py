@@ -99,11 +99,28 @@ def start(progress: Progress) -> None:
         progress.say("engine", "starting docker by systemctl")
         _run(["systemctl", "start", "docker"], dict(os.environ))
         return
+    forget_dead_daemons(Path("/run"), Path("/proc"))
     progress.say("engine", f"starting dockerd; it logs to {DAEMON_LOG}")
     with DAEMON_LOG.open("ab") as log:
         subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
         )
+
+
+def forget_dead_daemons(run: Path, processes: Path) -> None:
+    """Remove PID files of daemons that were killed: dockerd won't start where one names any living process."""
+    for name, program in (("docker.pid", "dockerd"), ("docker/containerd/containerd.pid", "containerd")):
+        path = run / name
+        try:
+            pid = int(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue
+        try:
+            alive = (processes / str(pid) / "comm").read_text(encoding="utf-8").strip() == program
+        except OSError:
+            alive = False
+        if not alive:
+            path.unlink(missing_ok=True)
 
 
 def _wait(environment: Mapping[str, str], folder: Path) -> EngineFacts:

@@ -136,3 +136,23 @@ def test_a_command_that_fails_is_quoted_by_its_last_lines() -> None:
 def test_a_command_that_is_not_there_is_named() -> None:
     with pytest.raises(EngineError, match="there is no bertir-no-such-program on this machine"):
         provision._run(["bertir-no-such-program"], dict(os.environ))
+
+
+def test_pid_files_of_dead_daemons_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+    run, processes = tmp_path / "run", tmp_path / "proc"
+    (run / "docker" / "containerd").mkdir(parents=True)
+    for pid, program in (("7", "dockerd"), ("8", "sshd")):
+        (processes / pid).mkdir(parents=True)
+        (processes / pid / "comm").write_text(f"{program}\n", encoding="utf-8")
+    docker, containerd = run / "docker.pid", run / "docker" / "containerd" / "containerd.pid"
+    docker.write_text("7", encoding="ascii")
+    containerd.write_text("8", encoding="ascii")  # the number is another program's by now
+    provision.forget_dead_daemons(run, processes)
+    assert docker.exists()
+    assert not containerd.exists()
+    docker.write_text("9", encoding="ascii")  # nobody's
+    provision.forget_dead_daemons(run, processes)
+    assert not docker.exists()
+    docker.write_text("not a number", encoding="ascii")
+    provision.forget_dead_daemons(run, processes)
+    assert docker.exists()
