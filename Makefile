@@ -13,28 +13,28 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-PIP := $(RUN) pip --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
-.PHONY: all test lint engine clean help
+# The virtualenv comes before the engine, which is asked for by it.
+.NOTPARALLEL:
+.PHONY: all test lint engine clean help build dev
 
-all: $(VENV)/build.stamp engine ## build, verify and publish the IR
+all: build engine ## build, verify and publish the IR
 	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
 	  --batch '$(BATCH)' --seq-len '$(SEQ_LEN)' --output '$(OUTPUT)' --format '$(FORMAT)' \
 	  $(if $(BUNDLE),--bundle '$(BUNDLE)')
 
-test: $(VENV)/dev.stamp engine ## run the whole test suite
+test: dev engine ## run the whole test suite
 	@$(RUN) pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/dev.stamp ## ruff and mypy
+lint: dev ## ruff and mypy
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) invoke lock --check
 
-engine: $(VENV)/build.stamp ## see that a container engine answers; root on Debian or Ubuntu: install one
-	@$(RUN) invoke engine
+engine: build ## see that a container engine answers; root on Debian or Ubuntu: install one
+	@$(RUN) invoke engine >&2
 
 clean: ## remove the virtualenv and what was published (`invoke clean --store` empties the store too)
 	@if [ -x $(VENV)/bin/invoke ]; then $(RUN) invoke clean --output '$(OUTPUT)'; fi
@@ -55,17 +55,5 @@ help: ## list targets and variables
 	@echo '  PYTHON=$(PYTHON)    3.11 or newer; makes the virtualenv'
 	@echo 'Of `make test`: PYTEST_ARGS=, passed on.'
 
-# A stamp is named by what it was made from, so that a changed lock makes the virtualenv follow.
-$(VENV)/bin/python:
-	@sh bootstrap.sh '$(PYTHON)' '$(VENV)'
-
-$(VENV)/build.stamp: requirements/build.lock pyproject.toml | $(VENV)/bin/python
-	@echo 'virtualenv: installing what bertir needs, by hash'
-	@$(PIP) --require-hashes --only-binary :all: -r requirements/build.lock
-	@$(PIP) --no-deps --no-build-isolation --editable .
-	@touch $@
-
-$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/build.stamp
-	@echo 'virtualenv: installing what the tests need, by hash'
-	@$(PIP) --require-hashes --only-binary :all: -r requirements/dev.lock
-	@touch $@
+build dev:
+	@sh bootstrap.sh '$(PYTHON)' '$(VENV)' $@

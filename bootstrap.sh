@@ -1,13 +1,35 @@
 #!/bin/sh
-# Make the virtualenv: bootstrap.sh PYTHON FOLDER. The only thing that runs before there is one.
+# Make the virtualenv hold what a lock says: bootstrap.sh PYTHON FOLDER build|dev. The only thing that runs before there
+# is one. Nothing is done if it was made by this Python from these locks; else it is made anew.
 # Root on Debian or Ubuntu gets the missing system packages; anyone else is told which.
 set -eu
 python=$1
 venv=$2
+kind=$3
+
+say() {
+  printf 'virtualenv: %s\n' "$1" >&2
+}
 
 fail() {
-  printf 'error: %s\n' "$@" >&2
+  printf 'error: %s\n' "$1" >&2
+  shift
+  printf '%s\n' "$@" >&2
   exit 2
+}
+
+# What a virtualenv depends on, as one digest: the interpreter, this folder, and the lock files named.
+fingerprint() {
+  "$python" - "$@" <<'EOF'
+import hashlib, os, sys
+facts = [sys.version, os.path.realpath(sys.executable), os.getcwd()]
+facts += [hashlib.sha256(open(name, "rb").read()).hexdigest() for name in sys.argv[1:]]
+print(hashlib.sha256(repr(facts).encode()).hexdigest())
+EOF
+}
+
+install() {
+  "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --quiet "$@"
 }
 
 # git: the BERT source is a Git repository. ensurepip: Debian has it in python3-venv.
@@ -17,7 +39,7 @@ command -v git >/dev/null 2>&1 || missing="$missing git"
 "$python" -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && [ "$python" = python3 ] && [ -f /etc/debian_version ]; then
-    printf 'virtualenv: installing%s with apt-get, as root\n' "$missing" >&2
+    say "installing$missing with apt-get, as root"
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
     apt-get update -q >/dev/null
@@ -25,13 +47,27 @@ if [ -n "$missing" ]; then
     apt-get install -y -q --no-install-recommends $missing >/dev/null
   else
     fail "these are missing:$missing" \
-      "install them (Debian and Ubuntu: apt-get install$missing), or name another Python: make PYTHON=python3.12 all"
+      "Install them (Debian and Ubuntu: apt-get install$missing), or name another Python: make PYTHON=python3.12 all"
   fi
 fi
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail \
   "bertir needs Python 3.11 or newer, and $python is $("$python" -c 'import platform; print(platform.python_version())')" \
-  "name a newer one: make PYTHON=python3.12 all"
+  "Name a newer one: make PYTHON=python3.12 all"
 
-printf 'virtualenv: making %s with %s\n' "$venv" "$python" >&2
-"$python" -m venv "$venv"
+build=$(fingerprint pyproject.toml requirements/build.lock)
+dev=$(fingerprint pyproject.toml requirements/build.lock requirements/dev.lock)
+if [ ! -f "$venv/build.stamp" ] || [ "$(cat "$venv/build.stamp")" != "$build" ] ||
+  { [ -f "$venv/dev.stamp" ] && [ "$(cat "$venv/dev.stamp")" != "$dev" ]; }; then
+  say "making $venv with $python, and installing what bertir needs, by hash"
+  rm -rf "$venv"
+  "$python" -m venv "$venv"
+  install --require-hashes --only-binary :all: -r requirements/build.lock
+  install --no-deps --no-build-isolation --editable .
+  printf '%s\n' "$build" >"$venv/build.stamp"
+fi
+if [ "$kind" = dev ] && [ ! -f "$venv/dev.stamp" ]; then
+  say "installing what the tests need, by hash"
+  install --require-hashes --only-binary :all: -r requirements/dev.lock
+  printf '%s\n' "$dev" >"$venv/dev.stamp"
+fi

@@ -14,6 +14,10 @@ from invoke.context import Context  # noqa: TC002 - invoke looks at the signatur
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+# The code of this checkout with the pins of this checkout: a virtualenv that was copied along names another one.
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "src"))
+
 from bertir import commands
 from bertir.errors import BertirError, ConfigurationError
 from bertir.report import DEFAULT_BATCH, DEFAULT_SEQ_LEN, Request
@@ -23,7 +27,6 @@ from bertir.show import error_json, error_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parent
 FORMAT_HELP = "text or json; progress goes to standard error either way"
 OFFLINE_HELP = "use the store only, and name what is missing"
 
@@ -35,14 +38,34 @@ def exit_statuses(format_: str = "text") -> Iterator[None]:
     try:
         if format_ not in ("text", "json"):
             raise Exit(f"error: --format must be text or json, and is {format_!r}", 2)
-        signal.signal(signal.SIGTERM, _terminated)  # so that `with` blocks end, and containers with them
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that `with` blocks end, and containers with them
+            signal.signal(number, _terminated)
         yield
+        sys.stdout.flush()
     except BertirError as error:
         if as_json:
             print(error_json(error))
         raise Exit(error_text(error), error.exit_status) from error
     except KeyboardInterrupt as error:
         raise Exit("interrupted; what was finished is in the store", 130) from error
+    except BrokenPipeError as error:
+        # Whoever read the output has gone; Python would say so once more when it closes the stream.
+        _forget_stdout()
+        raise Exit(code=128 + signal.SIGPIPE) from error
+    except OSError as error:
+        # What no module foresaw: still no traceback for a folder that may not be entered, or a full disk.
+        if error.filename is None:
+            _forget_stdout()
+        where = f"{error.filename}: " if error.filename is not None else "can't write the result: "
+        raise Exit(f"error: {where}{error.strerror}", 1) from error
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    raise Exit("terminated; what was finished is in the store", 128 + number)
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def whole_number(option: str, text: str) -> int:
@@ -53,11 +76,8 @@ def whole_number(option: str, text: str) -> int:
         raise ConfigurationError(f"{option} must be a whole number, and is {text!r}") from None
 
 
-def _terminated(_number: int, _frame: object) -> NoReturn:
-    raise Exit("terminated; what was finished is in the store", 143)
-
-
 @task(
+    auto_shortflags=False,
     help={
         "model": "a model of `invoke models` (default: its first)",
         "recipe": "reshapable",
@@ -68,7 +88,7 @@ def _terminated(_number: int, _frame: object) -> NoReturn:
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
         "format": FORMAT_HELP,
-    }
+    },
 )
 def build_ir(
     _: Context,
@@ -104,7 +124,8 @@ def build_ir(
 
 
 @task(
-    help={"archive": "write the image to this file instead", "offline": OFFLINE_HELP, "format": FORMAT_HELP}
+    auto_shortflags=False,
+    help={"archive": "write the image to this file instead", "offline": OFFLINE_HELP, "format": FORMAT_HELP},
 )
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
@@ -117,11 +138,12 @@ def image(_: Context, archive: str = "", offline: bool = False, format_: str = "
 
 
 @task(
+    auto_shortflags=False,
     help={
         "model": "whose materials (default: the first)",
         "bundle": "write them to this file",
         "format": FORMAT_HELP,
-    }
+    },
 )
 def fetch(_: Context, model: str = "", bundle: str = "", format_: str = "text") -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
@@ -133,7 +155,7 @@ def fetch(_: Context, model: str = "", bundle: str = "", format_: str = "text") 
         )
 
 
-@task(help={"format": FORMAT_HELP})
+@task(auto_shortflags=False, help={"format": FORMAT_HELP})
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""
     with exit_statuses(format_):
@@ -141,11 +163,12 @@ def models(_: Context, format_: str = "text") -> None:
 
 
 @task(
+    auto_shortflags=False,
     help={
         "only": "source, image or host",
         "check": "write nothing, fail if a lock is stale",
         "format": FORMAT_HELP,
-    }
+    },
 )
 def lock(_: Context, only: str = "", check: bool = False, format_: str = "text") -> None:
     """Resolve the locks anew, the only task that chooses versions. Example: `invoke lock --check`."""
@@ -156,11 +179,12 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 
 
 @task(
+    auto_shortflags=False,
     help={
         "output": "folder of published builds",
         "store": "remove the store too",
         "image": "and the loaded image",
-    }
+    },
 )
 def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
     """Remove what was published. Example: `invoke clean --store --image`."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from bertir.derivation import Derivation, Outcome, Realised, realise
+from bertir.errors import EngineError, StepError
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.store import Artifact
@@ -111,7 +112,12 @@ class Builder:
 
     @cached_property
     def lock(self) -> ImageLock:
-        return load_image_lock(self.layout.docker)
+        """The image's lock, seen to be true to itself: its layers make the ID that it says."""
+        from bertir.image import locked_image
+
+        lock = load_image_lock(self.layout.docker)
+        locked_image(self.intent, lock)
+        return lock
 
     @cached_property
     def engine(self) -> Engine:
@@ -121,6 +127,8 @@ class Builder:
             connect(self.environment, folder=self.store.root, progress=self.progress)
         )
         engine.require_architecture(self.intent.architecture)
+        if removed := engine.remove_abandoned(self.store.is_abandoned):
+            self.progress.say("engine", f"removed {removed} containers of builds that were killed")
         return engine
 
     # steps
@@ -157,7 +165,7 @@ class Builder:
         )
         self.progress.say(step.name, "running in the container")
         with self.store.temporary_folder() as scratch, self.engine.run(image, command, scratch) as finished:
-            files = {name: self.store.add_file(path) for name, path in finished.outputs.items()}
+            files = {name: self._take(step, path) for name, path in finished.outputs.items()}
             log = self.store.add_file(finished.log)
         facts = {
             "seconds": round(finished.seconds, 3),
@@ -166,6 +174,12 @@ class Builder:
             "log": str(log.digest),
         }
         return Outcome(artifact=Artifact(files=files), facts=facts)
+
+    def _take(self, step: ContainerStep, path: Path) -> Blob:
+        try:
+            return self.store.add_file(path)
+        except PermissionError as error:
+            raise StepError(f"{step.name}: its output {path.name} can't be read; it was not taken") from error
 
     # the image
 
@@ -185,10 +199,19 @@ class Builder:
         return reported
 
     def remove_image(self) -> None:
-        """Remove the locked image from the engine, if it is there."""
-        for digest in (self.lock.image_id, self.lock.manifest):
-            if (reported := self.engine.find_image([digest])) is not None:
-                self.engine.remove_image(reported)
+        """Remove the locked image, and the interpreter's, from the engine; a user's own tags of them stay."""
+        from bertir.image import interpreter_image, locked_image
+
+        debian = next(layer for layer in self.lock.layers if layer.name == "debian")
+        for image in (locked_image(self.intent, self.lock), interpreter_image(self.intent, debian)):
+            self.engine.remove_image(image.reference)
+
+    def has_image(self) -> bool:
+        """Whether an engine answers and has the locked image."""
+        try:
+            return self.engine.find_image((self.lock.image_id, self.lock.manifest)) is not None
+        except EngineError:
+            return False
 
     def assemble_image(self) -> Image:
         """Give the locked image with all its layers in the store."""
@@ -227,10 +250,8 @@ class Builder:
         def run() -> Outcome:
             digests = (interpreter.id, interpreter.manifest_digest)
             loaded = self.engine.find_image(digests) or self._load(interpreter)
-            try:
-                return self._run(step, loaded)
-            finally:
-                self.engine.remove_image(interpreter.reference)
+            # It stays loaded: its one layer is the large image's first, and somebody else's build may be using it.
+            return self._run(step, loaded)
 
         result = self.realise(step.derivation(interpreter.id), run)
         yield self.store.path(result.artifact["pyc.tar"].digest)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from bertir.digest import CHUNK_BYTES, Digest
 from bertir.errors import FetchError
+from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,23 +47,19 @@ def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, prog
             {"name": name, "digest": str(blob.digest), "size": blob.size} for name, blob in entries
         ],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tarfile.open(temporary, "x:", format=tarfile.GNU_FORMAT) as tar:
-            data = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
-            tar.addfile(_entry(INDEX, len(data)), io.BytesIO(data))
-            written = set()
-            for name, blob in entries:
-                if blob.digest in written:  # two names, one content
-                    continue
-                written.add(blob.digest)
-                with store.checked(blob, what=name).open("rb") as file:
-                    tar.addfile(_entry(f"objects/{blob.digest.hex}", blob.size), file)
-        temporary.replace(path)
-    except OSError as error:
-        raise FetchError(f"can't write the bundle {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path, FetchError) as file,
+        tarfile.open(fileobj=file, mode="w:", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        data = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
+        tar.addfile(_entry(INDEX, len(data)), io.BytesIO(data))
+        written = set()
+        for name, blob in entries:
+            if blob.digest in written:  # two names, one content
+                continue
+            written.add(blob.digest)
+            with store.checked(blob, what=name).open("rb") as content:
+                tar.addfile(_entry(f"objects/{blob.digest.hex}", blob.size), content)
     size = path.stat().st_size
     progress.say("fetch", f"{len(entries)} materials, {size / 1e6:.1f} MB, in {path}")
     return size

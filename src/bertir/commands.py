@@ -131,26 +131,29 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
 
 def _check_locks(session: Session, chosen: list[str]) -> None:
     from bertir.host_lock import check_host_locks
+    from bertir.image import locked_image
+    from bertir.intent import load_intent
     from bertir.lock import load_image_lock
 
     if "source" in chosen:
         load_source_lock(session.layout.patches, load_upstream(session.layout.patches))
     if "image" in chosen:
-        load_image_lock(session.layout.docker)
+        locked_image(load_intent(session.layout.docker), load_image_lock(session.layout.docker))
     if "host" in chosen:
         check_host_locks(session.layout.root)
 
 
 def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
     removed = []
-    for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
-        if is_ours(sums.parent):
-            shutil.rmtree(sums.parent)
-            removed.append(str(sums.parent))
     if image:
         with session.builder() as builder:
             builder.remove_image()
             removed.append(f"image {builder.lock.image_id.short}")
+    for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
+        # A link may lead anywhere: only what lies in the folder itself is removed.
+        if is_ours(sums.parent) and not sums.parent.parent.is_symlink():
+            shutil.rmtree(sums.parent)
+            removed.append(str(sums.parent))
     if store:
         opened = session.store()
         opened.clear()

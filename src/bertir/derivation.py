@@ -25,7 +25,6 @@ class Derivation:
         step: its name: `freeze`, `convert`, ….
         version: raised when the host's part of the step changes what comes out.
         image: the image ID, for a step that runs in the container.
-        program: digest of the program in `docker/steps/`, if it isn't part of an input.
         parameters: JSON; all that the command line or the environment of the step is made of.
         inputs: digest of each input by name.
     """
@@ -33,7 +32,6 @@ class Derivation:
     step: str
     version: int
     image: Digest | None = None
-    program: Digest | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Digest] = field(default_factory=dict)
 
@@ -43,7 +41,6 @@ class Derivation:
             "step": self.step,
             "version": self.version,
             "image": str(self.image) if self.image else None,
-            "program": str(self.program) if self.program else None,
             "parameters": dict(self.parameters),
             "inputs": {name: str(digest) for name, digest in self.inputs.items()},
         }

@@ -7,10 +7,11 @@ that isn't root, limits on memory and processes, its inputs mounted read-only an
 from __future__ import annotations
 
 import contextlib
+import signal
 import stat
-import tempfile
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount, Ulimit
 
 from bertir.errors import (
@@ -34,6 +35,7 @@ from bertir.progress import SILENT, Progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from docker.context import Context
     from docker.models.containers import Container
     from docker.tls import TLSConfig
 
@@ -174,6 +176,22 @@ class Engine:
         with _as_engine_error("remove an image"), contextlib.suppress(ImageNotFound):
             self._client.api.remove_image(reference, noprune=False)
 
+    def remove_abandoned(self, is_abandoned: Callable[[Path], bool]) -> int:
+        """Remove containers that killed processes left behind; give their number.
+
+        Args:
+            is_abandoned: tells of an output volume's folder whether no living process holds it.
+        """
+        removed = 0
+        with _as_engine_error("look for containers left behind"):
+            mine: dict[str, str | list[str] | bool] = {"label": f"bertir.folder={self._folder}"}
+            for container in self._client.containers.list(all=True, filters=mine, ignore_removed=True):
+                if is_abandoned(Path(container.labels.get("bertir.volume", ""))):
+                    with contextlib.suppress(NotFound):
+                        container.remove(force=True, v=True)
+                        removed += 1
+        return removed
+
     @contextlib.contextmanager
     def run(self, image: str, command: Command, scratch: Path) -> Iterator[Finished]:
         """Run a step to its end and give its outputs, which last as long as the `with` block.
@@ -181,15 +199,15 @@ class Engine:
         Args:
             image: an image ID.
             command: the step.
-            scratch: a folder of the caller's, on the store's disk, in which the output volume is made.
+            scratch: an empty folder of the caller's (0700), on the store's disk: the output volume is made in it.
 
         Raises:
             StepError: the step refused its input, or failed; its log is kept and named.
             StepTimeoutError, MissingOutputError, EngineError.
         """
         # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
-        # inside a folder (mkdtemp: 0700) that only the invoking user may enter.
-        volume = Path(tempfile.mkdtemp(dir=scratch)) / "out"
+        # inside a folder that only the invoking user may enter.
+        volume = scratch / "out"
         volume.mkdir()
         volume.chmod(0o777)
         log = volume.parent / "log"
@@ -215,19 +233,35 @@ class Engine:
             for target, source in sorted(command.inputs.items())
         ]
         mounts.append(Mount("/out", str(volume), type="bind"))
+        # Named before it is made: an interruption while the engine makes it must not lose it.
+        name = f"bertir-{uuid.uuid4().hex}"
+        try:
+            yield self._create(name, image, command, mounts, volume)
+        finally:
+            with _signals_held(), contextlib.suppress(DockerException, requests.RequestException):
+                self._client.api.remove_container(name, force=True, v=True)
+
+    def _create(
+        self, name: str, image: str, command: Command, mounts: list[Mount], volume: Path
+    ) -> Container:
         limits = command.limits
         with _as_engine_error(f"create the container of {command.name}"):
-            container = self._client.containers.create(
+            return self._client.containers.create(
                 image,
                 list(command.arguments),
                 cap_drop=["ALL"],
                 detach=True,
                 environment=dict(command.environment),
                 hostname="bertir",
-                labels={"bertir.step": command.name, "bertir.folder": str(self._folder)},
+                labels={
+                    "bertir.step": command.name,
+                    "bertir.folder": str(self._folder),
+                    "bertir.volume": str(volume.parent),
+                },
                 mem_limit=limits.memory_bytes,
                 memswap_limit=limits.memory_bytes,
                 mounts=mounts,
+                name=name,
                 network_mode="none",
                 pids_limit=limits.pids,
                 read_only=True,
@@ -238,11 +272,6 @@ class Engine:
                 user=STEP_USER,
                 working_dir="/tmp",  # noqa: S108 - in there
             )
-        try:
-            yield container
-        finally:
-            with contextlib.suppress(DockerException, requests.RequestException):
-                container.remove(force=True, v=True)
 
     def _follow(self, container: Container, command: Command, log: Path) -> tuple[int, bool]:
         """Start the container, copy its output into the log, give its exit status and whether it ran over time."""
@@ -300,6 +329,17 @@ class Engine:
         kept = logs / f"{step}.log"
         kept.write_bytes(log.read_bytes())
         return kept
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let a clean-up end: a second Ctrl-C is heard after it."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _printable(text: str) -> str:
@@ -371,10 +411,21 @@ def _client(environment: Mapping[str, str]) -> docker.DockerClient:
         raise _no_engine(environment, error) from error
 
 
+def chosen_engine(environment: Mapping[str, str]) -> str:
+    """Say by what the user chose an engine; nothing if it is the default one."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        if environment.get(name):
+            return f"{name}={environment[name]}"
+    try:
+        # The stubs miss that a context which is named and isn't there is None.
+        context: Context | None = ContextAPI.get_context()
+    except (DockerException, ValueError, OSError):
+        return ""
+    return "" if context is None or context.name == "default" else f"the docker context {context.name}"
+
+
 def _no_engine(environment: Mapping[str, str], error: Exception) -> EngineError:
-    asked = (
-        environment.get("DOCKER_HOST") or environment.get("DOCKER_CONTEXT") or "the current docker context"
-    )
+    asked = chosen_engine(environment) or "the default socket"
     return EngineError(
         f"no container engine answers (asked: {asked})\n  {error}",
         advice="Start Docker (root on Debian or Ubuntu: `make engine` installs and starts it), add yourself to the"
@@ -397,7 +448,7 @@ def _as_engine_error(doing: str, kind: Callable[..., EngineError] = EngineError)
 
 def _advice(error: APIError) -> str:
     text = str(error.explanation)
-    if "bind source path does not exist" in text or "no such file or directory" in text:
+    if "bind source path does not exist" in text:
         return (
             "bertir mounts folders of this machine: the engine must run on it, and see the store's folder"
             " (BERTIR_STORE)."

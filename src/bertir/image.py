@@ -7,16 +7,15 @@ the time in it: see docker/README.md.)
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bertir.digest import CHUNK_BYTES, Digest, canonical_json
+from bertir.digest import Digest, canonical_json
 from bertir.errors import ImageError
+from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,15 +149,14 @@ def archive(store: Store, image: Image) -> Iterator[bytes]:
 
     Raises:
         ImageError: a layer isn't in the store.
+        StoreError: it is, and is damaged; the stream ends there.
     """
     _check_layers(store, image)
     for name, data in _documents(image):
         yield from _member(name, data)
     for layer in image.layers:
         yield _header(_blob_path(layer.digest), layer.size)
-        with store.path(layer.digest).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        yield from store.read(layer.blob, what=f"the layer {layer.name}")
         yield _padding(layer.size)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -176,20 +174,9 @@ def write_archive(store: Store, image: Image, path: Path) -> None:
     Raises:
         ImageError: a layer isn't in the store, or the file can't be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with partial.open("xb") as file:
-                for chunk in archive(store, image):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                partial.unlink()
-    except OSError as error:
-        raise ImageError(f"can't write the image to {path}: {error.strerror or error}") from error
+    with whole_file(path, ImageError) as file:
+        for chunk in archive(store, image):
+            file.write(chunk)
 
 
 def _documents(image: Image) -> Iterator[tuple[str, bytes]]:

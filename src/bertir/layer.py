@@ -86,7 +86,7 @@ def python_sources(store: Store, intent: ImageIntent, layers: Iterable[Blob]) ->
     with ExitStack() as stack:
         found: list[Entry] = []
         for layer in layers:
-            tar = stack.enter_context(tarfile.open(store.path(layer.digest), "r:"))
+            tar = stack.enter_context(tarfile.open(store.checked(layer, what="a layer of the image"), "r:"))
             found += sources_of(tar, intent.python.source_roots)
         return _store_layer(store, intent, found, what="the Python sources")
 

@@ -27,9 +27,9 @@ def debian_mirror(environment: Mapping[str, str]) -> str:
     """
     chosen = environment.get(VARIABLE, "")
     if chosen:
-        if not _is_url(chosen):
+        if not (_is_url(chosen) or chosen.startswith("file:///")):
             raise ConfigurationError(
-                f"{VARIABLE} must be an http or https URL, and is {chosen!r}", advice=_ADVICE
+                f"{VARIABLE} must be an http, https or file URL, and is {chosen!r}", advice=_ADVICE
             )
         return chosen.rstrip("/")
     for found in mirrors_of(_index_targets()):

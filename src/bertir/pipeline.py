@@ -40,6 +40,8 @@ OUTPUT_NODE = "bert/pooler/dense/Tanh"
 RECIPES = ("reshapable",)
 PRECISIONS = ("fp16", "fp32")
 VERIFIED_BATCHES = (1, 4)
+MOST_ROWS = 65536
+LEAST_TOKENS = 3  # [CLS], a word, [SEP]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, model: Mode
     frozen = freeze(builder, request, model, source, checkpoint)
     ir = convert(builder, request, frozen)
     compared = compare(builder, request, model, source=source, checkpoint=checkpoint, frozen=frozen, ir=ir)
-    parity = judge(read(builder, compared, "parity.json"), request.precision)
+    parity = judge(read(builder, compared, "parity.json"), request.precision, VERIFIED_BATCHES)
 
     return Build(
         request=request,
@@ -125,9 +127,17 @@ def check(request: Request) -> None:
     ):
         if value not in allowed:
             raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, and is {value!r}")
-    for name, number, least in (("--batch", request.batch, 1), ("--seq-len", request.seq_len, 3)):
+    for name, number, least, most in (
+        ("--batch", request.batch, 1, MOST_ROWS),
+        ("--seq-len", request.seq_len, LEAST_TOKENS, None),  # its upper bound is the model's
+    ):
         if number < least:
             raise ConfigurationError(f"{name} must be at least {least}, and is {number}")
+        if most is not None and number > most:
+            raise ConfigurationError(
+                f"{name} must be at most {most}, and is {number}",
+                advice="The IR's batch dimension is free: it can be reshaped when it is loaded.",
+            )
 
 
 # source
@@ -200,6 +210,8 @@ def clone_source(builder: Builder, upstream: Upstream) -> dict[str, bytes]:
                 builder.progress.say("source", f"cloning {url} at {upstream.commit}")
                 return clone(url, upstream.commit, upstream.files, folder / "clone")
             except UnreachableError as error:
+                if url != upstream.url:  # the user's choice isn't to be worked around
+                    raise
                 builder.progress.say("source", str(error).replace("\n ", ":"))
                 builder.progress.say(
                     "source", f"rebuilding the same blobs from {upstream.mirror.name} instead"
@@ -401,7 +413,10 @@ def materials(builder: Builder, model_name: str) -> dict[str, Digest]:
 def missing_materials(builder: Builder, model_name: str) -> list[str]:
     """Name every material of a build that the store lacks."""
     named = materials(builder, model_name)
-    return sorted(name for name, digest in named.items() if builder.store.find(digest) is None)
+    missing = {name for name, digest in named.items() if builder.store.find(digest) is None}
+    if builder.has_image():
+        missing -= {name for name in missing if name.startswith(("debian/", "wheel/"))}
+    return sorted(missing)
 
 
 def fetch_materials(builder: Builder, model_name: str) -> dict[str, Digest]:

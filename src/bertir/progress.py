@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from bertir.redact import without_logins
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +25,7 @@ class Progress:
         """Print one line: seconds since the start, the stage, what happens."""
         if self.stream is not None:
             seconds = time.monotonic() - self.started
-            self.stream.write(f"[{seconds:6.1f} s] {stage:<10} {text}\n")
+            self.stream.write(f"[{seconds:6.1f} s] {stage:<10} {without_logins(text)}\n")
             self.stream.flush()
 
     def counted(self, stage: str, what: str, chunks: Iterator[bytes], total: int | None) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertir.engine import EngineFacts, connect
+from bertir.engine import EngineFacts, chosen_engine, connect
 from bertir.errors import EngineError
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def why_not_here(
     process: Path = Path("/proc/self"),
 ) -> str:
     """Say why an engine isn't to be installed here, or nothing if it may."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
-        if environment.get(name):
-            return f"{name} names the one that you want"
+    if chosen := chosen_engine(environment):
+        return f"{chosen} names the one that you want"
     if (os.geteuid() if user is None else user) != 0:
         return "you are not root"
     if not _is_debian(os_release):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
-_ALWAYS = ("model.xml", "report.json")  # in whatever bertir publishes
+# Left out of SHA256SUMS: it tells seconds and logs, and all that is summed is the same on every rebuild.
+REPORT = "report.json"
+_ALWAYS = ("model.xml", "model.bin")  # in whatever bertir publishes
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -32,8 +35,9 @@ class Published:
 
 
 def checksums(artifact: Artifact) -> bytes:
-    """Give the lines that `sha256sum --check` reads, sorted by name."""
-    return "".join(f"{artifact[name].digest.hex}  {name}\n" for name in sorted(artifact.files)).encode()
+    """Give the lines that `sha256sum --check` reads, sorted by name: of every file but the report."""
+    names = sorted(set(artifact.files) - {REPORT})
+    return "".join(f"{artifact[name].digest.hex}  {name}\n" for name in names).encode()
 
 
 def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
@@ -47,8 +51,8 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     """
     if _is_published(artifact, folder):
         return Published(folder=folder, unchanged=True)
-    _refuse_foreign(folder)
     try:
+        _refuse_foreign(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
@@ -87,14 +91,14 @@ def is_ours(folder: Path) -> bool:
             return False
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         listed = {name for line in lines if (name := line.partition("  ")[2])}
-        return {*_ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {*listed, SUMS}
+        return {*_ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {*listed, SUMS, REPORT}
     except (OSError, UnicodeDecodeError):
         return False
 
 
 def _refuse_foreign(folder: Path) -> None:
     # A user's --output may be any folder: what bertir did not write there is not bertir's to remove.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if is_ours(folder) or not any(folder.iterdir()):
             return
     if folder.is_symlink() or folder.exists():
@@ -115,9 +119,15 @@ def _open_to_readers(staged: Path) -> None:
 
 def _put_in_place(staged: Path, folder: Path) -> None:
     """Rename `staged` to `folder`; what was there is then at `staged`, for the caller to remove."""
-    if not folder.exists():
+    try:
         staged.rename(folder)
-    elif not _exchange(staged, folder):
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return
+    # There is a folder: an older build's, or one that another process published a moment ago.
+    if not _exchange(staged, folder):
         # No renameat2 here: for a moment there is no folder, but never a half-written one.
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         folder.rename(old)

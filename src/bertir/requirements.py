@@ -1,6 +1,7 @@
 r"""Requirements files as pip takes them, each pin with its sha256, and the digest of what they were made from.
 
-    # written by `invoke lock` from: sha256:<64 hex digits>
+    # Written by `invoke lock`; don't edit. Made from: sha256:<64 hex digits>
+    # Digest of what follows: sha256:<64 hex digits>
     name==version ; marker \
         --hash=sha256:<64 hex digits>
 
@@ -16,7 +17,10 @@ from bertir.digest import Digest
 from bertir.errors import LockError
 
 _HEADER = "# Written by `invoke lock`; don't edit. Made from: "
-_MADE_FROM = re.compile(re.escape(_HEADER) + r"(sha256:[0-9a-f]{64})")
+_PINS = "# Digest of what follows: "
+_MADE_FROM = re.compile(
+    re.escape(_HEADER) + r"(sha256:[0-9a-f]{64})\n" + re.escape(_PINS) + r"(sha256:[0-9a-f]{64})\n"
+)
 # As PEP 508 has them; so neither can be an option of pip's, nor begin a line of its own.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9.!+_-]+")
@@ -44,25 +48,36 @@ class Requirements:
 
 
 def dump_requirements(requirements: Requirements) -> str:
-    lines = [f"{_HEADER}{requirements.made_from}"]
+    lines = []
     for pin in requirements.pins:
         marker = f" ; {pin.marker}" if pin.marker else ""
         lines.append(f"{pin.name}=={pin.version}{marker} \\")
         lines += [f"    --hash={digest} \\" for digest in pin.digests[:-1]]
         lines.append(f"    --hash={pin.digests[-1]}")
-    return "\n".join(lines) + "\n"
+    return (
+        f"{_HEADER}{requirements.made_from}\n{_PINS}{_digest(requirements.pins)}\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _digest(pins: tuple[Requirement, ...]) -> Digest:
+    return Digest.of_json(
+        [[pin.name, pin.version, pin.marker, [str(digest) for digest in pin.digests]] for pin in pins]
+    )
 
 
 def parse_requirements(text: str, *, name: str) -> Requirements:
     """Read what `dump_requirements` wrote; `name` is for messages.
 
     Raises:
-        LockError: a line is anything else, a pin has no sha256, or the first line doesn't say what it was made from.
+        LockError: a line is anything else, a pin has no sha256, or the first lines don't say what it was
+            made from, or it was edited since.
     """
     made_from = _MADE_FROM.match(text)
     if not made_from:
         raise LockError(f"{name} doesn't begin with `{_HEADER}sha256:…`", advice=_ADVICE)
     pins = parse_pins(text, name=name)
+    if Digest.from_str(made_from[2]) != _digest(pins):
+        raise LockError(f"{name} was edited: it isn't what `invoke lock` wrote", advice=_ADVICE)
     return Requirements(made_from=Digest.from_str(made_from[1]), pins=pins)
 
 

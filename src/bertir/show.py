@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from bertir.redact import without_logins
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -30,7 +32,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 def error_text(error: BertirError) -> str:
     advice = f"\n{error.advice}" if error.advice else ""
-    return f"error: {error}{advice}"
+    return without_logins(f"error: {error}{advice}")
 
 
 def error_json(error: BertirError) -> str:
@@ -38,8 +40,8 @@ def error_json(error: BertirError) -> str:
         {
             "error": {
                 "kind": type(error).__name__,
-                "message": str(error),
-                "advice": error.advice,
+                "message": without_logins(str(error)),
+                "advice": without_logins(error.advice),
                 "exit_status": error.exit_status,
             }
         }

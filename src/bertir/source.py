@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 CLONE_SECONDS = 300
 MAX_FILE_BYTES = 4 << 20
 PLAIN_FILE = 0o100644
+_NO_SUCH_COMMIT = re.compile(
+    r"not our ref|couldn't find remote ref|unadvertised object|not found in upstream"
+)
 _OFFSET = re.compile(r"offset -?\d+ line")
 
 
 class UnreachableError(SourceError):
-    """The Git host doesn't answer, or doesn't give that commit. Nothing is said of what it would have given."""
+    """The Git host doesn't answer, so that nothing is known of what it would have given."""
 
 
 def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict[str, bytes]:
@@ -44,8 +47,8 @@ def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict
         folder: for the clone; must not exist.
 
     Raises:
-        UnreachableError: the host can't be reached, or hasn't that commit.
-        SourceError: it gave something else than what is pinned.
+        UnreachableError: the host can't be reached.
+        SourceError: it hasn't that commit, or gave something else than what is pinned.
     """
     _refuse_odd_url(url)
     environment = _clone_environment(folder)
@@ -73,7 +76,9 @@ def _fetch(remote: git.Remote, commit: str) -> None:
             kill_after_timeout=CLONE_SECONDS,
         )
     except git.GitCommandError as error:
-        raise UnreachableError(f"could not clone {remote.url} at {commit}\n  {_said(error)}") from error
+        said = _said(error)
+        kind = SourceError if _NO_SUCH_COMMIT.search(said) else UnreachableError
+        raise kind(f"could not clone {remote.url} at {commit}\n  {said}") from error
 
 
 def rebuild(mirror: Mirror, wheel: Path, files: Mapping[str, str], commit_time: int, folder: Path) -> str:
@@ -187,7 +192,7 @@ def _clone_environment(folder: Path) -> dict[str, str]:
         ("http.lowSpeedLimit", "1000"),
         ("http.lowSpeedTime", "60"),
     ]
-    return _location(folder) | {"GIT_TERMINAL_PROMPT": "0"} | _configuration(safe)
+    return _location(folder) | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true"} | _configuration(safe)
 
 
 def _patch_environment(folder: Path) -> dict[str, str]:

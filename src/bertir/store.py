@@ -4,6 +4,7 @@
     records/<step>/<key>.json   derivation key -> output names and digests
     locks/<name>                flock files, so that each artifact is built once
     tmp/                        work in progress; renamed into objects/ when whole
+    logs/                       of steps that failed
 
 Two levels as in dvc's run cache: a changed input with equal content costs nothing downstream.
 Objects are written under a temporary name, synced and renamed, so an object that exists is whole.
@@ -14,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,6 +30,16 @@ from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+
+FOLDERS = ("objects", "records", "locks", "tmp", "logs")
+# The Cache Directory Tagging Specification: backup programs leave out what holds this file. And by it bertir knows
+# its own folder again.
+TAG = "CACHEDIR.TAG"
+TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
+)
+SECONDS_TO_TAKE_LOCK = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +87,13 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         with _as_store_error(root, "open the store"):
-            for name in ("objects", "records", "locks", "tmp"):
-                (root / name).mkdir(parents=True, exist_ok=True, mode=0o755)
+            root.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not (root / TAG).exists():
+                _refuse_foreign(root)
+                (root / TAG).write_text(TAG_TEXT, encoding="ascii")
+            for name in FOLDERS:
+                (root / name).mkdir(exist_ok=True, mode=0o755)
+            self._sweep()
 
     # objects
 
@@ -149,10 +167,20 @@ class Store:
             StoreError: they are not; the object is removed, so that the next run makes it anew.
         """
         path = self.path(blob.digest)
-        found = Digest.of_file(path)
+        with self._present(what):
+            found = Digest.of_file(path)
         if found != blob.digest:
             raise self._damaged(blob, found, what)
         return path
+
+    @contextlib.contextmanager
+    def _present(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"the store no longer holds {what}", advice="Run the same command again; it is made anew."
+            ) from error
 
     def _damaged(self, blob: Blob, found: Digest, what: str) -> StoreError:
         self.path(blob.digest).unlink(missing_ok=True)
@@ -162,21 +190,35 @@ class Store:
             advice="The damaged object was removed; run the same command again.",
         )
 
+    def read(self, blob: Blob, *, what: str) -> Iterator[bytes]:
+        """Stream an object, hashing it on the way.
+
+        Raises:
+            StoreError: at the end, if the bytes were not the right ones; the object is removed.
+        """
+        found = hashlib.sha256()
+        with self._present(what), self.path(blob.digest).open("rb") as file:
+            for chunk in _chunks(file):
+                found.update(chunk)
+                yield chunk
+        if found.hexdigest() != blob.digest.hex:
+            raise self._damaged(blob, Digest(found.hexdigest()), what)
+
     def copy_out(self, blob: Blob, target: Path, *, what: str) -> None:
         """Copy an object to a new file outside, checking its bytes on the way.
 
         Raises:
             StoreError: the stored bytes are damaged (nothing is left at `target`).
         """
-        with self.path(blob.digest).open("rb") as source, target.open("xb") as file:
-            sink = HashingWriter(file)
-            for chunk in _chunks(source):
-                sink.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if sink.digest != blob.digest:
+        try:
+            with target.open("xb") as file:
+                for chunk in self.read(blob, what=what):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+        except StoreError:
             target.unlink()
-            raise self._damaged(blob, sink.digest, what)
+            raise
 
     # records
 
@@ -218,11 +260,37 @@ class Store:
     @contextlib.contextmanager
     def temporary_folder(self) -> Iterator[Path]:
         """A private folder on the store's own disk, removed at the end whatever happens."""
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        with _as_store_error(self.root, "make a temporary folder"):
+            folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        # Held while the folder is in use; the kernel lets go of it when the process dies, however it dies.
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
+
+    def is_abandoned(self, folder: Path) -> bool:
+        """Whether a temporary folder belongs to no living process."""
+        try:
+            age = time.time() - folder.stat().st_mtime
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        else:
+            return age > SECONDS_TO_TAKE_LOCK  # younger: its owner may be about to lock it
+        finally:
+            os.close(descriptor)
+
+    def _sweep(self) -> None:
+        for folder in (self.root / "tmp").iterdir():
+            if self.is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -239,9 +307,13 @@ class Store:
         return sum(blob.size for digest in set(digests) if (blob := self.find(digest)) is not None)
 
     def clear(self) -> None:
-        """Remove everything that the store holds, and the store."""
+        """Remove everything that the store holds; and its folder, unless something else is in it."""
         with _as_store_error(self.root, "remove the store"):
-            shutil.rmtree(self.root)
+            for name in FOLDERS:
+                shutil.rmtree(self.root / name)
+            (self.root / TAG).unlink()
+            if not any(self.root.iterdir()) and not self.root.is_symlink():
+                self.root.rmdir()
 
 
 def default_root(environment: Mapping[str, str]) -> Path:
@@ -268,6 +340,14 @@ def default_root(environment: Mapping[str, str]) -> Path:
             advice="For example: export BERTIR_STORE=/var/cache/bertir",
         )
     return Path(home) / ".cache" / "bertir"
+
+
+def _refuse_foreign(root: Path) -> None:
+    if any(item.name not in FOLDERS for item in root.iterdir()):
+        raise ConfigurationError(
+            f"{root} is to be the store, and holds something else",
+            advice="Set BERTIR_STORE to a folder that is empty, or that isn't there yet.",
+        )
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -193,21 +193,25 @@ def load_source_lock(folder: Path, upstream: Upstream) -> SourceLock:
         raise LockError(f"{path} is not a source lock: {error!r}", advice=RELOCK) from error
     if lock.intent != upstream.intent:
         raise StaleLockError(f"{path} is stale: {_what_changed(lock, upstream)}", advice=RELOCK)
-    series = tuple((patch.name, patch.digest) for patch in upstream.series)
     files = set(upstream.files)
-    if (lock.commit, lock.patches, set(lock.pristine), set(lock.patched)) != (
-        upstream.commit,
-        series,
-        files,
-        files,
-    ):
+    edited = raw.get("digest") != str(Digest.of_json(_body(lock)))
+    if edited or not lock.commit == upstream.commit or not set(lock.pristine) == set(lock.patched) == files:
         raise LockError(f"{path} was edited: it isn't what `invoke lock` writes", advice=RELOCK)
     return lock
 
 
 def dump_source_lock(lock: SourceLock) -> bytes:
-    value: dict[str, Any] = {
+    body = _body(lock)
+    value = {
         "note": "Written by `invoke lock`; not to be edited.",
+        "digest": str(Digest.of_json(body)),
+        **body,
+    }
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _body(lock: SourceLock) -> dict[str, Any]:
+    return {
         "intent": str(lock.intent),
         "commit": lock.commit,
         "tree": lock.tree,
@@ -215,7 +219,6 @@ def dump_source_lock(lock: SourceLock) -> bytes:
         "patched": {name: str(digest) for name, digest in lock.patched.items()},
         "patches": [[name, str(digest)] for name, digest in lock.patches],
     }
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _what_changed(lock: SourceLock, upstream: Upstream) -> str:

@@ -43,7 +43,7 @@ class Parity:
     report: Mapping[str, Any]
 
 
-def judge(data: bytes, precision: str) -> Parity:
+def judge(data: bytes, precision: str, expected_batches: tuple[int, ...]) -> Parity:
     """Read a parity report and see that it is good enough.
 
     Raises:
@@ -59,10 +59,10 @@ def judge(data: bytes, precision: str) -> Parity:
         finite = bool(report["all_finite"])
         batches = tuple(int(entry["batch"]) for entry in report["batches"])
         signature = report["signature"]
-        complete = bool(batches and signature["inputs"] and signature["outputs"] and report["sentences"])
+        complete = bool(signature["inputs"] and signature["outputs"] and report["sentences"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StepError(f"verify: its report can't be read: {error!r}") from error
-    if not complete:
+    if not complete or batches != expected_batches:
         raise StepError("verify: its report is not complete")
     threshold = THRESHOLDS[precision]
     if not finite or not math.isfinite(difference):

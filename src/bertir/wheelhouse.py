@@ -6,8 +6,10 @@ Which registry they ask is the machine's own configuration; nothing that is writ
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 from bertir.errors import DigestMismatchError, FetchError, LockError
@@ -73,7 +75,10 @@ def pip_download(python: PythonIntent, requirements: Path, folder: Path) -> None
         DigestMismatchError: the index has other files under these names.
     """
     command = [sys.executable, "-m", "pip", *download_arguments(python, requirements, folder)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    # What pip unpacks lies beside what it downloads: on the store's disk, and gone with it even if pip is killed.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pip-") as scratch:
+        environment = dict(os.environ) | {"TMPDIR": scratch}
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode != 0:
         raise _pip_failure(run.stderr)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +154,39 @@ def test_a_step_can_not_fork_without_end(builder: Builder, tmp_path: Path) -> No
     )
     with builder.engine.run(builder.load_image(), command, tmp_path) as finished:
         assert int(finished.outputs["count"].read_text(encoding="utf-8")) < 64
+
+
+def test_the_container_of_a_killed_build_is_removed_by_the_next_one(builder: Builder) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "from bertir.engine import Command, connect\n"
+        "folder, image, scratch = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])\n"
+        "command = Command(name='orphan', arguments=('python3', '-c', 'import time; time.sleep(600)'),\n"
+        "                  inputs={}, outputs=())\n"
+        "with connect(os.environ, folder=folder) as engine, engine.run(image, command, scratch):\n"
+        "    pass\n"
+    )
+    root = builder.store.root
+    left: dict[str, str | list[str] | bool] = {"label": "bertir.step=orphan"}
+    client = docker.from_env()
+    try:
+        with builder.store.temporary_folder() as scratch:
+            child = subprocess.Popen(
+                [sys.executable, "-c", program, str(root), builder.load_image(), str(scratch)]
+            )
+            until = time.monotonic() + 60
+            while not client.containers.list(filters=left) and time.monotonic() < until:
+                time.sleep(0.1)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            assert (
+                builder.engine.remove_abandoned(builder.store.is_abandoned) == 0
+            )  # its folder is still held
+            assert len(client.containers.list(filters=left)) == 1
+        assert builder.engine.remove_abandoned(builder.store.is_abandoned) == 1
+        assert client.containers.list(all=True, filters=left) == []
+    finally:
+        client.close()
 
 
 def test_no_engine_is_one_message_with_what_to_do(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from checkout import ROOT, copy_checkout
 from bertir.assemble import Materials, assemble_layers
 from bertir.image import describe_image, interpreter_image, write_archive
 from bertir.lock import LayerPin, load_image_lock
-from bertir.store import Store
+from bertir.store import Store, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +134,24 @@ def test_a_layer_with_another_digest_is_refused_and_not_kept(builder: Builder, t
     with pytest.raises(DigestMismatchError):
         assemble_layers(store, builder.intent, materials, expected=[wrong])
     assert not list((store.root / "objects").glob("*/*"))
+
+
+def test_a_damaged_layer_is_noticed_when_the_archive_is_written_and_made_anew_after(
+    builder: Builder, tmp_path: Path
+) -> None:
+    debian = builder.assemble_image().layers[0]
+    image = interpreter_image(builder.intent, debian)
+    store = Store(tmp_path / "store")
+    path = store.path(debian.digest)
+    path.parent.mkdir()
+    shutil.copyfile(builder.store.path(debian.digest), path)
+    with path.open("r+b") as file:
+        file.seek(12345)
+        file.write(b"!")
+    with pytest.raises(StoreError, match="other bytes for the layer debian"):
+        write_archive(store, image, tmp_path / "image.tar")
+    assert not (tmp_path / "image.tar").exists()
+    assert store.find(debian.digest) is None  # so that the next assembly makes it
 
 
 def test_one_changed_byte_in_a_layer_makes_another_image(builder: Builder) -> None:

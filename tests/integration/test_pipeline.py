@@ -15,7 +15,7 @@ from tiny_bert import config, files, make_model, weights
 from bertir.builder import ContainerStep
 from bertir.digest import Digest
 from bertir.errors import ParityError, StepError
-from bertir.pipeline import compare, convert, freeze, import_checkpoint, read
+from bertir.pipeline import VERIFIED_BATCHES, compare, convert, freeze, import_checkpoint, read
 from bertir.report import Request
 from bertir.store import Artifact
 from bertir.verify import judge
@@ -142,7 +142,7 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tin
     )
     for precision in ("fp32", "fp16"):
         with pytest.raises(ParityError, match="disagree") as caught:
-            judge(read(builder, report, "parity.json"), precision)
+            judge(read(builder, report, "parity.json"), precision, VERIFIED_BATCHES)
         assert caught.value.exit_status == 8
 
 

@@ -10,6 +10,7 @@ import pytest
 from checkout import copy_checkout
 from git_server import make_certificate, serve_git
 
+from bertir.errors import SourceError
 from bertir.pipeline import load_pins, mirror_pin
 from bertir.source import UnreachableError, clone, rebuild
 
@@ -48,8 +49,9 @@ def test_the_pinned_files_come_over_https_from_a_git_host(
         assert set(files) == set(upstream.files)
         with pytest.raises(UnreachableError):
             clone(f"{url}/other", commit, upstream.files, tmp_path / "other")
-        with pytest.raises(UnreachableError):
-            clone(f"{url}/bert", "0" * 40, upstream.files, tmp_path / "absent")
+        with pytest.raises(SourceError, match="not our ref") as caught:
+            clone(f"{url}/bert", "1" * 40, upstream.files, tmp_path / "absent")
+        assert not isinstance(caught.value, UnreachableError)
 
 
 @pytest.fixture
@@ -60,14 +62,27 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_a_git_host_out_of_reach_gives_the_same_locked_tree_from_the_wheel(
     checkout: Checkout, tmp_path: Path
 ) -> None:
-    before = (checkout.root / "patches" / "source.lock").read_bytes()
-    done = checkout.invoke(
-        "lock", "--only", "source", "--format", "json", BERTIR_BERT_URL=str(tmp_path / "not-there")
+    lock = checkout.root / "patches" / "source.lock"
+    before = json.loads(lock.read_bytes())
+    pins = checkout.root / "patches" / "upstream.toml"
+    text = pins.read_text(encoding="utf-8")
+    pins.write_text(
+        text.replace("https://github.com/google-research/bert", f"file://{tmp_path}/not-there"),
+        encoding="utf-8",
     )
+    done = checkout.invoke("lock", "--only", "source", "--format", "json")
     assert done.status == 0, done.stderr
-    assert json.loads(done.stdout)["written"] is True
     assert "rebuilding the same blobs from bert-tensorflow instead" in done.stderr
-    assert (checkout.root / "patches" / "source.lock").read_bytes() == before
+    after = json.loads(lock.read_bytes())
+    assert after["intent"] != before["intent"]
+    assert all(after[key] == before[key] for key in ("commit", "tree", "pristine", "patched", "patches"))
+
+
+def test_a_git_host_of_the_users_choice_is_not_worked_around(checkout: Checkout, tmp_path: Path) -> None:
+    done = checkout.invoke("lock", "--only", "source", BERTIR_BERT_URL=f"{tmp_path}/not-there")
+    assert done.status == 5, done.stderr
+    assert f"could not clone {tmp_path}/not-there" in done.stderr
+    assert "rebuilding" not in done.stderr
 
 
 def test_a_git_host_that_gives_another_file_is_an_error_and_not_worked_around(

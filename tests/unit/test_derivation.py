@@ -20,7 +20,6 @@ BASE: dict[str, Any] = {
     "step": "freeze",
     "version": 1,
     "image": ONE,
-    "program": ONE,
     "parameters": {"arguments": ["a", "b"]},
     "inputs": {"x": ONE, "y": OTHER},
 }
@@ -30,7 +29,6 @@ DERIVATIONS = st.builds(
     step=st.sampled_from(["freeze", "convert"]),
     version=st.integers(1, 2),
     image=st.none() | DIGESTS,
-    program=st.none() | DIGESTS,
     parameters=st.dictionaries(
         st.sampled_from("ab"), st.integers(0, 1) | st.lists(st.text("ab,", max_size=2)), max_size=2
     ),
@@ -45,15 +43,13 @@ DERIVATIONS = st.builds(
         {"version": 2},
         {"image": OTHER},
         {"image": None},
-        {"program": OTHER},
-        {"program": None},
         {"parameters": {}},
         {"parameters": {"arguments": ["b", "a"]}},
         {"parameters": {"arguments": ["a b"]}},
         {"inputs": {}},
         {"inputs": {"x": OTHER, "y": ONE}},
         {"inputs": {"x": ONE, "z": OTHER}},
-        {"image": None, "program": ONE, "inputs": {"x": ONE, "y": OTHER, "image": ONE}},
+        {"image": None, "inputs": {"x": ONE, "y": OTHER, "image": ONE}},
     ],
     ids=str,
 )
@@ -71,7 +67,7 @@ def test_a_key_has_one_known_value() -> None:
     derivation = Derivation(step="freeze", version=1, image=ONE, parameters={"a": [1]}, inputs={"x": OTHER})
     text = (
         f'{{"format":1,"image":"{ONE}","inputs":{{"x":"{OTHER}"}},"parameters":{{"a":[1]}},'
-        '"program":null,"step":"freeze","version":1}'
+        '"step":"freeze","version":1}'
     )
     assert derivation.key == Digest.of_bytes(text.encode())
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
 from bertir.host_lock import check_host_locks, host_requirements
+from bertir.intent import load_intent
 from bertir.lock import (
     DebianLock,
     DebianPackage,
@@ -23,6 +24,7 @@ from bertir.lock import (
     parse_debian_lock,
     parse_image_lock,
 )
+from bertir.requirements import Requirements, dump_requirements, parse_pins
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,12 +141,6 @@ def test_the_locks_of_the_project_are_not_stale(docker: Path) -> None:
             r"image\.lock is stale: .*debian\.lock$",
         ),
         (
-            "requirements.lock",
-            "numpy==1.26.4",
-            "numpy==1.26.3",
-            r"image\.lock is stale: .*requirements\.lock$",
-        ),
-        (
             "steps/precompile.py",
             "FILES_PER_PART = 250",
             "FILES_PER_PART = 251",
@@ -171,7 +167,20 @@ def test_a_wheel_with_two_digests_is_refused(docker: Path) -> None:
     _edit(
         docker / "requirements.lock", "six==1.17.0 \\\n", f"six==1.17.0 \\\n    --hash=sha256:{'a' * 64} \\\n"
     )
+    path = docker / "requirements.lock"
+    text = path.read_text(encoding="utf-8")
+    with pytest.raises(LockError, match="was edited"):
+        load_image_lock(docker)
+    pins = parse_pins(text, name="requirements.lock")
+    made_from = load_intent(docker).python.resolution
+    path.write_text(dump_requirements(Requirements(made_from=made_from, pins=pins)), encoding="utf-8")
     with pytest.raises(LockError, match=r"six==1\.17\.0 must have one sha256"):
+        load_image_lock(docker)
+
+
+def test_a_version_edited_by_hand_is_noticed(docker: Path) -> None:
+    _edit(docker / "requirements.lock", "numpy==1.26.4", "numpy==1.26.3")
+    with pytest.raises(LockError, match=r"requirements\.lock was edited"):
         load_image_lock(docker)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +45,7 @@ def test_help_lists_every_target_and_every_variable(checkout: Path) -> None:
     assert {"all", "test", "engine", "help"} <= set(phony.split())
     ended = run(checkout, "make", "help")
     assert (ended.returncode, ended.stderr) == (0, "")
-    for target in phony.split():
+    for target in set(phony.split()) - {"build", "dev"}:  # the virtualenv's two states: for the others only
         assert re.search(rf"^  make {target}\s+\S", ended.stdout, re.MULTILINE), target
     for variable in variables:
         assert re.search(rf"^ *(Of `make test`: )?{variable}=", ended.stdout, re.MULTILINE), variable
@@ -91,8 +92,10 @@ def test_what_is_chosen_reaches_the_task(checkout: Path) -> None:
 
 
 def test_the_virtualenv_is_installed_by_hash_and_from_wheels_alone(checkout: Path) -> None:
-    ended = run(checkout, "make", "--dry-run", "test")
-    installs = [line for line in ended.stdout.splitlines() if " install " in line and ".lock" in line]
+    script = (checkout / "bootstrap.sh").read_text(encoding="utf-8")
+    installs = [
+        line for line in script.splitlines() if line.strip().startswith("install ") and ".lock" in line
+    ]
     assert len(installs) == 2
     assert all("--require-hashes" in line and "--only-binary :all:" in line for line in installs)
 
@@ -110,7 +113,7 @@ esac"""
 
 def test_an_old_python_is_refused_with_its_version_and_what_to_do(checkout: Path, tmp_path: Path) -> None:
     old = program(tmp_path / "bin", "python3.9", OLD_PYTHON)
-    ended = run(checkout, "sh", "bootstrap.sh", str(old), ".venv")
+    ended = run(checkout, "sh", "bootstrap.sh", str(old), ".venv", "build")
     assert ended.returncode == 2
     assert f"error: bertir needs Python 3.11 or newer, and {old} is 3.9.2" in ended.stderr
     assert "make PYTHON=python3.12 all" in ended.stderr
@@ -121,7 +124,13 @@ def test_an_old_python_is_refused_with_its_version_and_what_to_do(checkout: Path
 def test_an_old_python3_on_the_path_is_refused_too(checkout: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin", "python3", OLD_PYTHON)
     ended = run(
-        checkout, "sh", "bootstrap.sh", "python3", ".venv", path=f"{tmp_path}/bin:{os.environ['PATH']}"
+        checkout,
+        "sh",
+        "bootstrap.sh",
+        "python3",
+        ".venv",
+        "build",
+        path=f"{tmp_path}/bin:{os.environ['PATH']}",
     )
     assert ended.returncode == 2
     assert "python3 is 3.9.2" in ended.stderr
@@ -141,7 +150,9 @@ def test_who_is_not_root_is_told_what_is_missing(checkout: Path, tmp_path: Path)
     program(folder, "id", "echo 1000")
     program(folder, "apt-get", "touch RAN")
     program(folder, "python3.99", "case $* in *ensurepip*) exit 1 ;; esac")
-    ended = run(checkout, "/bin/sh", "bootstrap.sh", str(folder / "python3.99"), ".venv", path=str(folder))
+    ended = run(
+        checkout, "/bin/sh", "bootstrap.sh", str(folder / "python3.99"), ".venv", "build", path=str(folder)
+    )
     assert ended.returncode == 2
     assert "these are missing: git python3-venv" in ended.stderr
     assert "apt-get install git python3-venv" in ended.stderr
@@ -151,7 +162,7 @@ def test_who_is_not_root_is_told_what_is_missing(checkout: Path, tmp_path: Path)
 def test_a_python_that_is_not_there_is_said_and_installs_nothing(checkout: Path, tmp_path: Path) -> None:
     program(tmp_path / "bin", "apt-get", "touch RAN")
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
-    ended = run(checkout, "sh", "bootstrap.sh", "python3.99", ".venv", path=path)
+    ended = run(checkout, "sh", "bootstrap.sh", "python3.99", ".venv", "build", path=path)
     assert ended.returncode == 2
     assert "missing: " in ended.stderr
     assert not (checkout / "RAN").exists()
@@ -161,22 +172,67 @@ def test_root_installs_only_what_is_missing_and_says_so(checkout: Path, tmp_path
     folder = tmp_path / "bin"
     program(folder, "id", "echo 0")
     program(folder, "apt-get", 'echo "apt-get $*" >> RAN')
-    # ensurepip is missing until apt-get ran; then a virtualenv is made.
+    # ensurepip is missing until apt-get ran; then a virtualenv is made, whose Python writes down what it is told.
     program(
         folder,
         "python3",
-        'case "$*" in *ensurepip*) exit 1 ;; *version_info*) exit 0 ;; *) echo "$*" >> RAN ;; esac',
+        'case "$*" in\n'
+        "  *ensurepip*) exit 1 ;;\n"
+        "  *version_info*) exit 0 ;;\n"
+        "  '- '*) echo fingerprint ;;\n"
+        '  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo "$*" >> RAN ;;\n'
+        '  *) echo "$*" >> RAN ;;\n'
+        "esac",
     )
     if not os.path.exists("/etc/debian_version"):  # noqa: PTH110 - as the script asks
         pytest.skip("this is no Debian")
-    ended = run(checkout, "sh", "bootstrap.sh", "python3", ".venv", path=f"{folder}:{os.environ['PATH']}")
+    ended = run(
+        checkout, "sh", "bootstrap.sh", "python3", ".venv", "build", path=f"{folder}:{os.environ['PATH']}"
+    )
     assert ended.returncode == 0, ended.stderr
     assert "installing python3-venv with apt-get, as root" in ended.stderr
-    assert (checkout / "RAN").read_text().splitlines() == [
+    ran = (checkout / "RAN").read_text().splitlines()
+    assert ran[:3] == [
         "apt-get update -q",
         "apt-get install -y -q --no-install-recommends python3-venv",
         "-m venv .venv",
     ]
+    assert [line.split()[-1] for line in ran[3:]] == ["requirements/build.lock", "."]
+    (checkout / "RAN").unlink()
+    again = run(
+        checkout, "sh", "bootstrap.sh", "python3", ".venv", "dev", path=f"{folder}:{os.environ['PATH']}"
+    )
+    assert again.returncode == 0, again.stderr
+    ran = [line for line in (checkout / "RAN").read_text().splitlines() if "apt-get" not in line]
+    assert [line.split()[-1] for line in ran] == ["requirements/dev.lock"]  # on top: nothing has changed
+
+
+@pytest.mark.parametrize("changed", ["pyproject.toml", "requirements/build.lock"])
+def test_a_changed_lock_makes_the_virtualenv_anew_and_an_equal_one_does_not(
+    checkout: Path, tmp_path: Path, changed: str
+) -> None:
+    folder = tmp_path / "bin"
+    real = sys.executable
+    program(
+        folder,
+        "python3",
+        f'case "$*" in\n'
+        '  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; touch .venv/new ;;\n'
+        "  *pip*) ;;\n"
+        f"  *) exec '{real}' \"$@\" ;;\n"
+        "esac",
+    )
+    command = ["sh", "bootstrap.sh", "python3", ".venv", "build"]
+    path = f"{folder}:{os.environ['PATH']}"
+    new = checkout / ".venv" / "new"
+    assert run(checkout, *command, path=path).returncode == 0
+    new.unlink()
+    assert run(checkout, *command, path=path).returncode == 0
+    assert not new.exists()
+    with (checkout / changed).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert run(checkout, *command, path=path).returncode == 0
+    assert new.exists()
 
 
 def test_the_script_is_plain_sh(checkout: Path) -> None:

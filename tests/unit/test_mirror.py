@@ -19,7 +19,7 @@ def test_the_variable_wins_and_loses_its_last_slash() -> None:
 
 @pytest.mark.parametrize("value", ["mirror.example", "ftp://mirror.example", "http://a b"])
 def test_a_variable_that_is_no_url_is_refused(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="BERTIR_DEBIAN_MIRROR must be an http or https URL"):
+    with pytest.raises(ConfigurationError, match="BERTIR_DEBIAN_MIRROR must be an http, https or file URL"):
         debian_mirror({"BERTIR_DEBIAN_MIRROR": value})
 
 

@@ -44,7 +44,7 @@ def test_root_on_debian_outside_a_container_may_install_one(tmp_path: Path, proc
 def test_who_names_an_engine_gets_no_other(tmp_path: Path, process: Path, name: str) -> None:
     debian = release(tmp_path, DEBIAN)
     reason = why_not_here({name: "somewhere"}, user=0, os_release=debian, process=process)
-    assert reason == f"{name} names the one that you want"
+    assert reason == f"{name}=somewhere names the one that you want"
     assert why_not_here({name: ""}, user=0, os_release=debian, process=process) == ""
 
 
@@ -119,8 +119,10 @@ def test_where_none_may_be_installed_the_error_says_both_reasons(tmp_path: Path)
     environment = {"DOCKER_HOST": "unix:///nonexistent.sock"}
     with pytest.raises(EngineError) as raised:
         provide_engine(environment, SILENT, tmp_path)
-    assert "no container engine answers (asked: unix:///nonexistent.sock)" in str(raised.value)
-    assert "not installing one: DOCKER_HOST names the one that you want" in str(raised.value)
+    assert "no container engine answers (asked: DOCKER_HOST=unix:///nonexistent.sock)" in str(raised.value)
+    assert "not installing one: DOCKER_HOST=unix:///nonexistent.sock names the one that you want" in str(
+        raised.value
+    )
     assert raised.value.advice
 
 

@@ -49,7 +49,7 @@ def test_the_checksums_are_those_that_sha256sum_reads(store: Store, folder: Path
     command = ["sha256sum", "--check", "--strict", SUMS]
     run = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     assert run.returncode == 0
-    assert run.stdout.splitlines() == [f"{name}: OK" for name in sorted(NEW)]
+    assert run.stdout.splitlines() == [f"{name}: OK" for name in sorted(NEW) if name != "report.json"]
 
 
 def test_the_same_build_again_changes_nothing(store: Store, folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_damaged_object_is_not_published_and_the_old_build_stays(store: Store,
 def test_a_first_publish_that_fails_leaves_no_folder(store: Store, folder: Path) -> None:
     built = artifact(store, NEW)
     store.path(built["model.bin"].digest).unlink()
-    with pytest.raises(BertirError, match="could not publish"):
+    with pytest.raises(StoreError, match=r"no longer holds model\.bin"):
         publish(store, built, folder)
     assert list(folder.parent.iterdir()) == []
 
@@ -234,5 +234,5 @@ def test_what_is_published_can_be_read_as_the_umask_says(store: Store, folder: P
 def test_checksums_are_sorted_by_name(store: Store) -> None:
     built = artifact(store, dict(sorted(NEW.items(), reverse=True)))
     assert [line.split(b"  ")[1] for line in checksums(built).splitlines()] == [
-        name.encode() for name in sorted(NEW)
+        name.encode() for name in sorted(NEW) if name != "report.json"
     ]

@@ -62,7 +62,7 @@ def test_what_uv_writes_is_read() -> None:
     text = (
         f"colorama==0.4.6 ; sys_platform == 'win32' \\\n    --hash={HASH} \\\n    --hash=sha256:{'b' * 64}\n"
     )
-    (pin,) = parse_requirements(HEADER + text, name="x.lock").pins
+    (pin,) = parse_pins(text, name="x.lock")
     assert (pin.name, pin.marker, len(pin.digests)) == ("colorama", "sys_platform == 'win32'", 2)
 
 

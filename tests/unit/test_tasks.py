@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -313,8 +313,8 @@ def test_an_image_with_another_package_makes_its_lock_stale(project: Project) ->
 def test_without_an_engine_the_status_is_6_and_says_what_to_do(project: Project) -> None:
     ended = project.invoke("engine")
     assert ended.status == 6
-    assert f"no container engine answers (asked: {NO_ENGINE})" in ended.err
-    assert "not installing one: DOCKER_HOST names the one that you want" in ended.err
+    assert f"no container engine answers (asked: DOCKER_HOST={NO_ENGINE})" in ended.err
+    assert "not installing one: DOCKER_HOST=" in ended.err
     assert "make engine" in ended.err
 
 
@@ -404,6 +404,12 @@ def test_the_host_steps_of_a_build_run_once_and_the_missing_engine_is_status_6(
     assert models[0]["fetched"] is True
 
 
+def signed(lock: dict[str, Any]) -> str:
+    """A source.lock as `invoke lock` would have written it, had it found these values."""
+    body = {key: value for key, value in lock.items() if key not in ("note", "digest")}
+    return json.dumps(lock | {"digest": str(Digest.of_json(body))})
+
+
 def test_a_source_that_differs_from_its_lock_is_status_5_or_102(
     project: Project, make_repository: MakeRepository, make_wheel: MakeWheel
 ) -> None:
@@ -412,11 +418,15 @@ def test_a_source_that_differs_from_its_lock_is_status_5_or_102(
     path = tiny.root / "patches" / "source.lock"
     lock = json.loads(path.read_text())
     path.write_text(json.dumps(lock | {"tree": "0" * 40}))
+    edited = tiny.invoke("build-ir")
+    assert edited.status == 3
+    assert "was edited" in edited.err
+    path.write_text(signed(lock | {"tree": "0" * 40}))
     ended = tiny.invoke("build-ir")
     assert ended.status == 5
     assert f"expected tree {'0' * 40}" in ended.err
     assert f"found    tree {lock['tree']}" in ended.err
-    path.write_text(json.dumps(lock | {"pristine": lock["pristine"] | {"modeling.py": "sha256:" + "0" * 64}}))
+    path.write_text(signed(lock | {"pristine": lock["pristine"] | {"modeling.py": "sha256:" + "0" * 64}}))
     ended = tiny.invoke("build-ir")
     assert ended.status == 102
 
@@ -448,7 +458,7 @@ def test_a_wrong_wheel_of_a_model_is_status_102(
 
 def published(folder: Path, name: str = "model.xml") -> Path:
     folder.mkdir(parents=True)
-    listed = [name, "report.json"] if name == "model.xml" else [name]
+    listed = [name, "model.bin"] if name == "model.xml" else [name]
     for file in listed:
         (folder / file).write_bytes(b"x")
     sums = "".join(f"{Digest.of_bytes(b'x').hex}  {file}\n" for file in listed)
@@ -577,3 +587,28 @@ def test_the_models_task_loads_nothing_heavy(project: Project) -> None:
     statement = "from invoke import Program; Program().run('invoke models', exit=False)"
     assert loaded(project, statement) == set()
     assert loaded(project, "import json, docker") >= {"docker", "requests"}  # or the above would say nothing
+
+
+def test_no_flag_has_a_short_form_that_means_something_else_in_another_task(project: Project) -> None:
+    for name in ("build-ir", "image", "fetch", "lock", "clean", "models"):
+        shown = project.invoke("--help", name)
+        assert shown.status == 0
+        assert re.findall(r"^  -[a-z]\b", shown.out, flags=re.MULTILINE) == []
+
+
+def test_a_reader_that_goes_away_and_a_full_disk_end_without_a_traceback(project: Project) -> None:
+    command = f"'{sys.executable}' -m invoke models"
+    for shell, status in (
+        (f"{command} | true; echo ${{PIPESTATUS[0]}}", "141"),
+        (f"{command} >/dev/full; echo $?", "1"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", shell],
+            cwd=project.root,
+            env=project.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        assert done.stdout.strip() in {status, "0"}  # 0: the pipe took all of it before its reader went

@@ -11,6 +11,7 @@ from bertir.errors import BertirError, ParityError, StepError
 from bertir.pipeline import PRECISIONS, VERIFIED_BATCHES
 from bertir.verify import DISCRIMINATION_FACTOR, THRESHOLDS, judge
 
+BATCHES = (1, 4)
 GOOD: dict[str, Any] = {
     "max_abs_difference": 1e-7,
     "discrimination": 0.5,
@@ -40,7 +41,7 @@ def test_every_precision_has_a_threshold_that_leaves_room_to_tell_sentences_apar
 
 
 def test_a_good_report_passes_with_its_figures() -> None:
-    parity = judge(report(), "fp32")
+    parity = judge(report(), "fp32", BATCHES)
     assert (parity.max_abs_difference, parity.threshold, parity.batches) == (1e-7, 1e-5, VERIFIED_BATCHES)
     assert parity.report == GOOD
 
@@ -48,18 +49,18 @@ def test_a_good_report_passes_with_its_figures() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_the_threshold_itself_passes_and_a_little_more_does_not(precision: str) -> None:
     threshold = THRESHOLDS[precision]
-    judge(report(max_abs_difference=threshold), precision)
+    judge(report(max_abs_difference=threshold), precision, BATCHES)
     with pytest.raises(ParityError, match=f"disagree.*allowed for {precision} weights") as raised:
-        judge(report(max_abs_difference=threshold * 1.01), precision)
+        judge(report(max_abs_difference=threshold * 1.01), precision, BATCHES)
     assert raised.value.exit_status == 8
     assert "Nothing was published" in raised.value.advice
 
 
 def test_what_passes_for_fp16_does_not_for_fp32() -> None:
     between = report(max_abs_difference=1e-4)
-    judge(between, "fp16")
+    judge(between, "fp16", BATCHES)
     with pytest.raises(ParityError):
-        judge(between, "fp32")
+        judge(between, "fp32", BATCHES)
 
 
 @pytest.mark.parametrize(
@@ -74,26 +75,28 @@ def test_what_passes_for_fp16_does_not_for_fp32() -> None:
 )
 def test_numbers_that_are_not_finite_never_pass(change: dict[str, Any]) -> None:
     with pytest.raises(ParityError, match="aren't finite"):
-        judge(report(**change), "fp16")
+        judge(report(**change), "fp16", BATCHES)
 
 
 @pytest.mark.parametrize("discrimination", [0.0, 9e-3, float("nan"), -1.0])
 def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: float) -> None:
     with pytest.raises(BertirError) as raised:
-        judge(report(discrimination=discrimination), "fp16")
+        judge(report(discrimination=discrimination), "fp16", BATCHES)
     assert isinstance(raised.value, ParityError | StepError)
 
 
 def test_a_report_that_compared_nothing_does_not_pass() -> None:
     with pytest.raises(BertirError) as raised:
-        judge(report(batches=[]), "fp16")
+        judge(report(batches=[]), "fp16", BATCHES)
     assert isinstance(raised.value, ParityError | StepError)
 
 
 @pytest.mark.parametrize("key", sorted(GOOD))
 def test_a_report_that_lacks_a_figure_is_no_report(key: str) -> None:
     with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
-        judge(json.dumps({name: value for name, value in GOOD.items() if name != key}).encode(), "fp16")
+        judge(
+            json.dumps({name: value for name, value in GOOD.items() if name != key}).encode(), "fp16", BATCHES
+        )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_a_report_that_lacks_a_figure_is_no_report(key: str) -> None:
 )
 def test_what_is_no_report_is_one_step_error(data: bytes) -> None:
     with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
-        judge(data, "fp16")
+        judge(data, "fp16", BATCHES)
 
 
 @given(st.sampled_from(sorted(GOOD)), JSON, st.sampled_from(sorted(THRESHOLDS)))
@@ -120,7 +123,7 @@ def test_whatever_a_report_says_it_passes_only_within_the_threshold(
     key: str, value: Any, precision: str
 ) -> None:
     try:
-        parity = judge(report(**{key: value}), precision)
+        parity = judge(report(**{key: value}), precision, BATCHES)
     except (ParityError, StepError):
         return
     assert 0 <= parity.max_abs_difference <= parity.threshold == THRESHOLDS[precision]
