@@ -28,17 +28,22 @@ class Progress:
             self.stream.write(f"[{seconds:6.1f} s] {stage:<10} {without_logins(text)}\n")
             self.stream.flush()
 
-    def counted(self, stage: str, what: str, chunks: Iterator[bytes], total: int | None) -> Iterator[bytes]:
-        """Pass bytes on; while it takes long, say how many of `total` went by, and how fast."""
+    def counted(
+        self, stage: str, what: str, chunks: Iterator[bytes], total: int | None, *, already: int = 0
+    ) -> Iterator[bytes]:
+        """Pass bytes on; while it takes long, say how many of `total` went by, how fast, and how long it will take.
+
+        `already` of them went by before: they count, but not for the rate.
+        """
         begun = last = time.monotonic()
-        size = 0
+        size = already
         for chunk in chunks:
             yield chunk
             size += len(chunk)
             now = time.monotonic()
             if now - last >= SECONDS_BETWEEN_LINES:
                 last = now
-                rate = size / (now - begun)
+                rate = (size - already) / (now - begun)
                 left = f", {(total - size) / rate:.0f} s left" if total and rate else ""
                 whole = f" of {total / 1e6:.1f}" if total else ""
                 self.say(stage, f"{what}: {size / 1e6:.1f}{whole} MB, {rate / 1e6:.1f} MB/s{left}")

@@ -3,6 +3,7 @@
     objects/<2 hex>/<62 hex>    files, read-only, named by the sha256 of their content
     records/<step>/<key>.json   derivation key -> output names and digests
     locks/<name>                flock files, so that each artifact is built once
+    downloads/                  what has come of unfinished downloads, kept for the next run (download.py)
     tmp/                        work in progress; renamed into objects/ when whole
     logs/                       of steps that failed
 
@@ -293,14 +294,25 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock between processes; the kernel lets go of it when a process dies."""
+    def lock(self, name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold a lock between processes; the kernel lets go of it when a process dies.
+
+        `waiting` is called once, before the wait, if another process holds it.
+        """
         path = self.root / "locks" / name
         with _as_store_error(self.root, "take a lock"):
             file = path.open("ab")
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        """Within it, an `OSError` is a `StoreError`, as for what the store writes itself."""
+        return _as_store_error(self.root, doing)
 
     def size_of(self, digests: Iterable[Digest]) -> int:
         """Bytes of those of `digests` that the store holds."""

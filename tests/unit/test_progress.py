@@ -47,3 +47,13 @@ def test_what_takes_long_says_how_far_it_is(
 def test_an_empty_stream_of_known_size_divides_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.0)
     assert list(Progress(stream=io.StringIO()).counted("image", "it", iter([b""]), 0)) == [b""]
+
+
+def test_what_went_by_before_counts_and_is_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.0)
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock, 2.0))
+    stream = io.StringIO()
+    progress = Progress(stream=stream, started=0.0)
+    list(progress.counted("fetch", "it", iter([b"x" * 1_000_000]), 4_000_000, already=2_000_000))
+    assert stream.getvalue().endswith("it: 3.0 of 4.0 MB, 0.5 MB/s, 2 s left\n")

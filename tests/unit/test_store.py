@@ -364,3 +364,28 @@ def test_the_store_is_where_the_environment_says(environment: dict[str, str], ex
 def test_no_place_for_the_store_is_a_configuration_error(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="BERTIR_STORE"):
         default_root(environment)
+
+
+def test_who_has_to_wait_for_a_lock_is_told_once(store: Store) -> None:
+    import threading
+
+    told: list[str] = []
+    held, waits = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.lock("it"):
+            held.set()
+            waits.wait(10)
+
+    def waiting() -> None:
+        told.append("waiting")
+        waits.set()
+
+    with store.lock("it", waiting=waiting):
+        assert told == []  # nobody else has it
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    with store.lock("it", waiting=waiting):
+        assert told == ["waiting"]
+    thread.join()

@@ -1,0 +1,118 @@
+"""What has come so far of a download, and of which file: kept across broken connections, interrupts and kills.
+
+downloads/<key>.part   the bytes
+downloads/<key>.json   the file's URL and length, and the validators to ask for the rest of it by
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bertir.digest import Digest
+    from bertir.store import Store
+
+_MOST_STATE_BYTES = 100_000
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_DATE = re.compile(r"[A-Za-z]{3}, \d\d [A-Za-z]{3} \d{4} \d\d:\d\d:\d\d GMT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Which file a part is of, as the server said it when the part was begun."""
+
+    url: str
+    length: int | None = None
+    etag: str = ""
+    last_modified: str = ""
+
+    @property
+    def validator(self) -> str:
+        """What to send as If-Range, if anything: a weak ETag doesn't promise equal bytes (RFC 9110, 13.1.5)."""
+        if _STRONG_ETAG.fullmatch(self.etag):
+            return self.etag
+        return self.last_modified if _DATE.fullmatch(self.last_modified) else ""
+
+
+class BrokenOffError(Exception):
+    """An attempt that failed in a way that may pass."""
+
+    def __init__(self, reason: str, *, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Part:
+    """What has come so far of a file, and of which."""
+
+    def __init__(self, store: Store, key: Digest, url: str, *, what: str) -> None:
+        folder = store.root / "downloads"
+        self.store = store
+        self.path = folder / f"{key.hex}.part"
+        self._state_path = folder / f"{key.hex}.json"
+        self._doing = f"download {what}"
+        with store.writing(self._doing):
+            folder.mkdir(exist_ok=True)
+        state = self._load()
+        self.state = state if state is not None and state.url == url else State(url=url)
+
+    @property
+    def size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.size > 0 and self.size == self.state.length
+
+    def begin(self, state: State) -> None:
+        """Forget what was there. The part is emptied first: it is never taken for one of the new file."""
+        with self.store.writing(self._doing):
+            self.path.write_bytes(b"")
+            self._save(state)
+
+    def append(self, chunks: Iterator[bytes]) -> None:
+        with self.store.writing(self._doing), self.path.open("ab") as file:
+            for chunk in chunks:
+                file.write(chunk)
+
+    def end(self, length: int | None = None) -> None:
+        """Compare what came with its length; note the length, if it wasn't known beforehand or is now known better."""
+        size, length = self.size, length or self.state.length
+        if length is not None and size < length:  # as a 206 may; what came is good
+            raise BrokenOffError(f"the server sent {size} of {length} bytes")
+        if length is not None and size > length:
+            self.begin(State(url=self.state.url))
+            raise BrokenOffError(f"the server sent more than the {length} bytes that it promised")
+        with self.store.writing(self._doing):
+            self._save(replace(self.state, length=size))
+
+    def remove(self) -> None:
+        with self.store.writing(self._doing):
+            self.path.unlink(missing_ok=True)
+            self._state_path.unlink(missing_ok=True)
+
+    def _load(self) -> State | None:
+        try:
+            if self._state_path.stat().st_size > _MOST_STATE_BYTES:
+                return None
+            raw = json.loads(self._state_path.read_bytes())
+            state = State(**raw)
+            whole = isinstance(raw["length"], int | None)
+            texts = all(isinstance(raw[name], str) for name in ("url", "etag", "last_modified"))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None  # damaged is as good as none: the download begins anew
+        return state if whole and texts else None
+
+    def _save(self, state: State) -> None:
+        temporary = self._state_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        temporary.replace(self._state_path)
+        self.state = state
