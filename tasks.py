@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT_HELP = "text or json; progress goes to standard error either way"
+MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 
 
@@ -87,6 +88,8 @@ def whole_number(option: str, text: str) -> int:
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "mirror": MIRROR_HELP,
+        "task-data": "what run_classifier.py reads: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
         "format": FORMAT_HELP,
     },
 )
@@ -100,6 +103,8 @@ def build_ir(
     output: str = "dist",
     offline: bool = False,
     bundle: str = "",
+    mirror: str = "",
+    task_data: str = "",
     format_: str = "text",
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
@@ -110,6 +115,7 @@ def build_ir(
             precision=precision,
             batch=whole_number("--batch", batch),
             seq_len=whole_number("--seq-len", seq_len),
+            task_data=task_data,
         )
         print(
             commands.build_ir(
@@ -118,6 +124,7 @@ def build_ir(
                 output=output,
                 offline=offline,
                 bundle=bundle,
+                mirror=mirror,
                 as_json=format_ == "json",
             )
         )
@@ -142,15 +149,32 @@ def image(_: Context, archive: str = "", offline: bool = False, format_: str = "
     help={
         "model": "whose materials (default: the first)",
         "bundle": "write them to this file",
+        "mirror": MIRROR_HELP,
+        "task-data": "mrpc: its files too, split as run_classifier.py reads them",
+        "output": "write train.tsv, dev.tsv and test.tsv to this folder",
         "format": FORMAT_HELP,
     },
 )
-def fetch(_: Context, model: str = "", bundle: str = "", format_: str = "text") -> None:
+def fetch(
+    _: Context,
+    model: str = "",
+    bundle: str = "",
+    mirror: str = "",
+    task_data: str = "",
+    output: str = "",
+    format_: str = "text",
+) -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
     with exit_statuses(format_):
         print(
             commands.fetch(
-                open_session(ROOT, os.environ), model=model, bundle=bundle, as_json=format_ == "json"
+                open_session(ROOT, os.environ),
+                model=model,
+                bundle=bundle,
+                mirror=mirror,
+                task_data=task_data,
+                output=output,
+                as_json=format_ == "json",
             )
         )
 

@@ -47,6 +47,10 @@ class Layout:
         return self.docker / "steps"
 
     @property
+    def task_data(self) -> Path:
+        return self.root / "task_data.toml"
+
+    @property
     def patches(self) -> Path:
         return self.root / "patches"
 

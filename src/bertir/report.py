@@ -28,6 +28,7 @@ class Request:
     Args:
         batch: rows of the IR's inputs as converted (the IR can be reshaped).
         seq_len: tokens of each row; fixed in the frozen graph.
+        task_data: what run_classifier.py reads before it freezes: nothing is bertir's own, or `mrpc`, or a folder.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Request:
     precision: str = "fp16"
     batch: int = DEFAULT_BATCH
     seq_len: int = DEFAULT_SEQ_LEN
+    task_data: str = ""
 
     @property
     def variant(self) -> str:
@@ -86,9 +88,8 @@ def report(build: Build) -> bytes:
                 "name": build.model.name,
                 "title": build.model.title,
                 "licence": build.model.licence,
-                "wheel": f"{build.model.wheel.name}=={build.model.wheel.version}",
-                "wheel_digest": str(build.model.wheel.digest),
-                "files": {name: str(member.digest) for name, member in build.model.files.items()},
+                "archive": build.model.archive.to_json(),
+                "files": {name: str(digest) for name, digest in build.model.files.items()},
             },
             "source": {
                 "commit": build.source.commit,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bertir.builder import Builder, Layout
 from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
+from bertir.origin import chosen_origin
 from bertir.progress import Progress
 from bertir.store import Store, default_root
 
@@ -30,10 +31,21 @@ class Session:
     def store(self) -> Store:
         return Store(default_root(self.environment))
 
-    def builder(self, *, offline: bool = False) -> Builder:
-        """Give a builder; use it as a context manager."""
+    def builder(self, *, offline: bool = False, mirror: str = "") -> Builder:
+        """Give a builder; use it as a context manager.
+
+        Raises:
+            ConfigurationError: `mirror`, or BERTIR_MIRROR, or BERTIR_STORE can't be.
+        """
+        origin = chosen_origin(mirror, self.environment)
         store = self.store()
-        fetcher = Fetcher(store=store, environment=self.environment, progress=self.progress, offline=offline)
+        fetcher = Fetcher(
+            store=store,
+            environment=self.environment,
+            progress=self.progress,
+            offline=offline,
+            origin=origin,
+        )
         return Builder(
             layout=self.layout,
             store=store,

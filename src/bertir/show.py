@@ -107,14 +107,10 @@ def model_facts(model: Model, *, default: bool, fetched: bool) -> dict[str, Any]
         "vocabulary": model.vocabulary,
         "max_positions": model.max_positions,
         "lower_case": model.lower_case,
-        "bytes": model.wheel.size,
+        "bytes": model.archive.size,
         "fetched": fetched,
-        "wheel": {
-            "name": model.wheel.name,
-            "version": model.wheel.version,
-            "digest": str(model.wheel.digest),
-        },
-        "files": {name: str(member.digest) for name, member in model.files.items()},
+        "archive": model.archive.to_json(),
+        "files": {name: str(digest) for name, digest in model.files.items()},
     }
 
 
@@ -130,7 +126,7 @@ def models_text(facts: Iterable[Mapping[str, Any]]) -> str:
                     str(model["hidden"]),
                     str(model["vocabulary"]),
                     "uncased" if model["lower_case"] else "cased",
-                    f"{model['bytes'] / 1e6:.1f}",
+                    f"{model['bytes'] / 1e6:.1f}" if model["bytes"] else "?",
                     "yes" if model["fetched"] else "no",
                     model["title"],
                 )

@@ -60,7 +60,7 @@ def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
         for name, value in tiny_model.environment.items():
             patch.setenv(name, value)  # pip reads its configuration from the process
         files = fetch_model(builder, model)
-    checkpoint = import_checkpoint(builder, files, source)
+    checkpoint = import_checkpoint(builder, files, source).artifact
     frozen = freeze(builder, request, model, source, checkpoint)
     return TinyBuild(
         model=model,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from checkout import ROOT, Checkout, copy_checkout
 from tiny_bert import config, files, make_model, weights
 
 from bertir.builder import ContainerStep
-from bertir.digest import Digest
 from bertir.errors import ParityError, StepError
 from bertir.pipeline import VERIFIED_BATCHES, compare, convert, freeze, import_checkpoint, read
 from bertir.report import Request
@@ -94,7 +94,7 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
     program = (ROOT / "tests/support/steps/checkpoint_without.py").read_bytes()
-    names = [name for name in tiny_build.checkpoint.artifact.files if name.startswith("bert_model.ckpt")]
+    names = [name for name in tiny_build.checkpoint.files if name.startswith("bert_model.ckpt")]
     step = ContainerStep(
         name="checkpoint-without-pooler",
         arguments=(
@@ -105,14 +105,11 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
             "/out/bert_model.ckpt",
         ),
         inputs={"/step/program.py": builder.store.add_bytes(program)}
-        | {f"/in/{name}": tiny_build.checkpoint.artifact[name] for name in names},
+        | {f"/in/{name}": tiny_build.checkpoint[name] for name in names},
         outputs=names,
     )
     broken = builder.run(step)
-    files_of = dict(tiny_build.checkpoint.artifact.files) | dict(broken.artifact.files)
-    checkpoint = type(broken)(
-        derivation=broken.derivation, artifact=Artifact(files=files_of), facts={}, cached=False
-    )
+    checkpoint = Artifact(files=dict(tiny_build.checkpoint.files) | dict(broken.artifact.files))
     with pytest.raises(StepError) as caught:
         freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
     assert "missing: bert/pooler/dense/kernel" in str(caught.value)
@@ -128,7 +125,7 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tin
     ] * np.float32(1.05)
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    checkpoint = import_checkpoint(builder, stored, tiny_build.source)
+    checkpoint = import_checkpoint(builder, stored, tiny_build.source).artifact
     frozen = freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
     other = convert(builder, tiny_build.request, frozen)
     report = compare(
@@ -191,24 +188,12 @@ def test_a_wrong_model_ends_in_one_message_and_its_status(
 
 
 def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
-    builder: Builder, tiny_build: TinyBuild
+    builder: Builder, tiny_build: TinyBuild, tmp_path: Path
 ) -> None:
     rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t5\t6\tAnother row.\tAnd one more.\n" * 20
-    step: dict[str, Any] = tiny_build.frozen.derivation.to_json()
-    blobs = {}
-    for path, digest in step["inputs"].items():
-        blob = builder.store.find(Digest.from_str(digest))
-        assert blob is not None
-        blobs[path] = blob
-    blobs["/in/task/dev.tsv"] = builder.store.add_bytes(rows.encode())
-    other = builder.run(
-        ContainerStep(
-            name="freeze",
-            arguments=step["parameters"]["arguments"],
-            inputs=blobs,
-            outputs=step["parameters"]["outputs"],
-        )
-    )
+    (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
+    request = replace(tiny_build.request, task_data=str(tmp_path))
+    other = freeze(builder, request, tiny_build.model, tiny_build.source, tiny_build.checkpoint)
     assert other.derivation.key != tiny_build.frozen.derivation.key
     assert other.artifact == tiny_build.frozen.artifact
 

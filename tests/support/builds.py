@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bertir.derivation import Realised
     from bertir.model import Model
     from bertir.report import Request
+    from bertir.store import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,6 @@ class TinyBuild:
     model: Model
     request: Request
     source: Realised
-    checkpoint: Realised
+    checkpoint: Artifact
     frozen: Realised
     ir: Realised

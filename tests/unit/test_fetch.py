@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bertir import fetch
 from bertir.digest import Digest
+from bertir.download import Patience
 from bertir.errors import DigestMismatchError, FetchError
 from bertir.fetch import Fetcher
 from bertir.intent import PythonIntent
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PYTHON = PythonIntent(version="3.11", glibc="2.36", machine="x86_64", requirements=())
 DATA = b"a package\n" * 1000
+HASTY = Patience(attempts=3, silence=5, first_pause=0.01)
 
 
 def package(data: bytes = DATA, name: str = "hello", size: int | None = None) -> DebianPackage:
@@ -44,7 +45,7 @@ def fetcher(
 ) -> Fetcher:
     if server is not None:
         environment["BERTIR_DEBIAN_MIRROR"] = server.url
-    return Fetcher(store=store, environment=environment, progress=SILENT, offline=offline)
+    return Fetcher(store=store, environment=environment, progress=SILENT, offline=offline, patience=HASTY)
 
 
 def assert_empty(store: Store) -> None:
@@ -106,9 +107,8 @@ def test_a_server_in_trouble_is_asked_again(store: Store, server: Server, status
 
 
 def test_a_server_that_stays_in_trouble_is_an_error_and_its_page_is_not_kept(
-    store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
+    store: Store, server: Server
 ) -> None:
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.answer(f"/{package().pool_path}", b"an error page", status=503)
     with pytest.raises(FetchError) as raised:
         fetcher(store, server).debian_packages([package()])
@@ -125,8 +125,7 @@ def test_a_connection_that_breaks_leaves_nothing(store: Store, server: Server) -
     assert_empty(store)
 
 
-def test_a_mirror_that_does_not_answer_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+def test_a_mirror_that_does_not_answer_is_an_error(store: Store) -> None:
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/"):
         fetcher(store, BERTIR_DEBIAN_MIRROR="http://127.0.0.1:9").debian_packages([package()])
     assert_empty(store)
@@ -165,19 +164,6 @@ def test_a_damaged_object_is_not_handed_out(store: Store, server: Server) -> Non
         fetcher(store, server).debian_packages([wanted])
     [(_, path)] = fetcher(store, server).debian_packages([wanted])  # and the next run fetches it anew
     assert path.read_bytes() == DATA
-
-
-@pytest.mark.parametrize("url", ["ftp://localhost/a.deb", "data:,x", "/etc/passwd", "gopher://x"])
-def test_other_schemes_are_refused(url: str) -> None:
-    with pytest.raises(FetchError, match="scheme"):
-        list(fetch._read_url(url))
-
-
-def test_a_file_url_is_read_with_its_escapes(tmp_path: Path) -> None:
-    (tmp_path / "a b+c.deb").write_bytes(DATA)
-    assert b"".join(fetch._read_url(f"file://{tmp_path}/a%20b+c.deb")) == DATA
-    with pytest.raises(FetchError, match=r"can't read .*absent\.deb: No such file"):
-        list(fetch._read_url(f"file://{tmp_path}/absent.deb"))
 
 
 # offline

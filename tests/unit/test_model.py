@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertir.errors import ConfigurationError
-from bertir.model import FILES, find_model, load_models
+from bertir.model import (
+    CHECKPOINT_FILES,
+    HUGGING_FACE_FILES,
+    GoogleZip,
+    HuggingFaceWheel,
+    find_model,
+    load_models,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +38,26 @@ wheel = {{ name = "tiny-model", version = "1.0", sha256 = "{"a" * 64}", size = 1
 "config.json" = {{ member = "m/config.json", sha256 = "{"d" * 64}" }}
 """
 
+GOOD_ZIP = f"""
+[tiny-zip]
+title = "A tiny one in a zip"
+licence = "Apache-2.0"
+kind = "google-zip"
+lower_case = false
+layers = 2
+hidden = 128
+vocabulary = 100
+max_positions = 64
+zip = {{ url = "https://models.test/2018/tiny_L-2.zip", folder = "tiny_L-2", size = 1000 }}
+
+[tiny-zip.files]
+"bert_model.ckpt.data-00000-of-00001" = {{ sha256 = "{"a" * 64}" }}
+"bert_model.ckpt.index" = {{ sha256 = "{"b" * 64}" }}
+"bert_model.ckpt.meta" = {{ sha256 = "{"c" * 64}" }}
+"bert_config.json" = {{ sha256 = "{"d" * 64}" }}
+"vocab.txt" = {{ sha256 = "{"e" * 64}" }}
+"""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -41,9 +69,35 @@ def test_the_models_of_the_project_are_read(root: Path) -> None:
     assert next(iter(models)) == "all-minilm-l6-v2"
     for name, model in models.items():
         assert model.name == name
-        assert set(model.files) == FILES
-        assert model.wheel.size > 0
-        assert model.max_positions >= 128
+        files = CHECKPOINT_FILES if isinstance(model.archive, GoogleZip) else HUGGING_FACE_FILES
+        assert set(model.files) == set(files)
+        assert model.max_positions == 512
+
+
+def test_the_seven_models_of_google_are_there_with_the_shapes_of_their_zips_names(root: Path) -> None:
+    models = load_models(root / "models.toml")
+    zips = {name: model.archive for name, model in models.items() if isinstance(model.archive, GoogleZip)}
+    assert set(zips) == {
+        "bert-base-cased",
+        "bert-base-uncased",
+        "bert-base-multilingual-cased",
+        "bert-base-multilingual-uncased",
+        "bert-base-chinese",
+        "bert-large-cased",
+        "bert-large-uncased",
+    }
+    for name, archive in zips.items():
+        model = models[name]
+        assert archive.name == f"{archive.folder}.zip"
+        assert archive.folder.endswith(f"_L-{model.layers}_H-{model.hidden}_A-{model.hidden // 64}")
+        # The lists of validate_case_matches_checkpoint in google-research/bert's tokenization.py.
+        cased = archive.folder.startswith(("cased_", "multi_cased_"))
+        assert model.lower_case is not cased
+    # English vocabularies are shared by size; every other file is one model's alone.
+    assert models["bert-base-cased"].files["vocab.txt"] == models["bert-large-cased"].files["vocab.txt"]
+    assert models["bert-base-uncased"].files["vocab.txt"] == models["all-minilm-l6-v2"].files["vocab.txt"]
+    others = [models[name].files[file] for name in zips for file in CHECKPOINT_FILES if file != "vocab.txt"]
+    assert len(set(others)) == len(others) == 28
 
 
 def test_models_keep_the_order_of_the_file(path: Path) -> None:
@@ -51,9 +105,22 @@ def test_models_keep_the_order_of_the_file(path: Path) -> None:
     models = load_models(path)
     assert list(models) == ["zz", "aa"]
     model = models["zz"]
-    assert (model.layers, model.lower_case, model.wheel.version) == (2, True, "1.0")
-    assert model.files["vocab.txt"].path == "m/vocab.txt"
-    assert model.files["vocab.txt"].digest.hex == "c" * 64
+    assert (model.layers, model.lower_case) == (2, True)
+    assert isinstance(model.archive, HuggingFaceWheel)
+    assert (model.archive.version, model.archive.members["vocab.txt"]) == ("1.0", "m/vocab.txt")
+    assert model.files["vocab.txt"].hex == "c" * 64
+
+
+def test_a_zip_is_named_by_the_last_part_of_its_url(path: Path) -> None:
+    path.write_text(GOOD_ZIP)
+    archive = load_models(path)["tiny-zip"].archive
+    assert isinstance(archive, GoogleZip)
+    assert (archive.name, archive.folder, archive.size) == ("tiny_L-2.zip", "tiny_L-2", 1000)
+
+
+def test_the_size_of_a_zip_may_be_unknown(path: Path) -> None:
+    path.write_text(GOOD_ZIP.replace(", size = 1000", ""))
+    assert load_models(path)["tiny-zip"].archive.size is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +129,7 @@ def test_models_keep_the_order_of_the_file(path: Path) -> None:
         ('title = "A tiny one"', "", "lacks 'title'"),
         ('title = "A tiny one"', "title = 1", "expected str, found 1"),
         ("[tiny-bert]", '["Tiny Bert"]', "a name is lower-case|defined twice|lacks|files"),
-        ("hugging-face-wheel", "zip", "kind must be one of hugging-face-wheel, and is 'zip'"),
+        ("hugging-face-wheel", "zip", "kind must be one of hugging-face-wheel, google-zip, and is 'zip'"),
         ('kind = "', "kind = [] #", "expected str"),
         ("lower_case = true", "lower_case = 1", "expected bool, found 1"),
         ("lower_case = true", "lower_case = 'true'", "expected bool"),
@@ -79,7 +146,11 @@ def test_models_keep_the_order_of_the_file(path: Path) -> None:
         ('"vocab.txt" =', '"other.txt" =', "files must be config.json, model.safetensors, vocab.txt"),
         ('"vocab.txt" =', '#"vocab.txt" =', "files must be"),
         (", size = 1000", "", "lacks 'size'"),
-        ("wheel = {", "wheel = [] #{", "tiny-bert"),
+        (", size = 1000", ", size = 1000, sise = 1", "unknown: sise"),
+        ('member = "m/vocab.txt"', 'member = "m/vocab.txt", size = 1', "unknown: size"),
+        ("wheel = {", "wheel = [] #{", r"expected a table, found \[\]"),
+        ("wheel = {", "zip = {", "unknown: zip"),
+        ("hugging-face-wheel", "google-zip", "unknown: wheel"),
         ("[tiny-bert.files]", "[tiny-bert.files", "is not TOML"),
         ("[tiny-bert]", "[tiny-bert]\n[tiny-bert]", "is not TOML"),
     ],
@@ -92,6 +163,55 @@ def test_a_malformed_entry_is_one_configuration_error_that_names_the_file(
     with pytest.raises(ConfigurationError, match=message) as raised:
         load_models(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("zip = {", "zip = 1 #{", "expected a table, found 1"),
+        ("zip = {", "#zip = {", "lacks 'zip'"),
+        ("zip = {", "wheel = {", "unknown: wheel"),
+        ('url = "https://models.test/2018/tiny_L-2.zip", ', "", "lacks 'url'"),
+        ('folder = "tiny_L-2", ', "", "lacks 'folder'"),
+        ('folder = "tiny_L-2"', 'folder = "../tiny"', "folder must be one plain name, and is '../tiny'"),
+        ('folder = "tiny_L-2"', 'folder = "/tiny"', "folder must be one plain name"),
+        ('folder = "tiny_L-2"', 'folder = ".."', "folder must be one plain name"),
+        ('folder = "tiny_L-2"', 'folder = ""', "folder must be one plain name"),
+        ('folder = "tiny_L-2"', "folder = 1", "expected str, found 1"),
+        ("https://models.test", "ftp://models.test", "expected an http or https URL"),
+        ("https://models.test", "", "expected an http or https URL"),
+        ("https://models.test", "https://", "expected an http or https URL"),
+        ("https://models.test", "https://[", "tiny-zip"),
+        ("https://models.test", "https://models.test\\u001b", "expected an http or https URL"),
+        ("tiny_L-2.zip", "tiny L-2.zip", "expected an http or https URL"),
+        ("tiny_L-2.zip", "", "the zip's name must be one plain name, and is ''"),
+        ("tiny_L-2.zip", "a%2Fb.zip", "the zip's name must be one plain name, and is 'a/b.zip'"),
+        ("size = 1000", "size = 0", "expected a number above 0"),
+        ("size = 1000", "size = 1.5", "expected int"),
+        ("size = 1000", "sise = 1000", "unknown: sise"),
+        ('"vocab.txt" = {', '"vocab.txt" = { member = "x",', "unknown: member"),
+        ('"vocab.txt" =', '"voc.txt" =', "files must be bert_config.json, bert_model.ckpt.data"),
+        ('"' + "e" * 64, '"' + "E" * 64, "not a sha256"),
+        ('{ sha256 = "' + "e" * 64 + '" }', "{}", "lacks 'sha256'"),
+        ('{ sha256 = "' + "e" * 64 + '" }', "[]", r"expected a table, found \[\]"),
+        ("[tiny-zip.files]", "[tiny-zip.fails]", "lacks 'files'"),
+        ("[tiny-zip]", "x = 1\n[tiny-zip]", "'x': expected a table, found 1"),
+    ],
+)
+def test_a_malformed_zip_is_one_configuration_error_that_names_the_file(
+    path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in GOOD_ZIP
+    path.write_text(GOOD_ZIP.replace(old, new, 1))
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        load_models(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_file_that_nests_without_end_is_one_configuration_error(path: Path) -> None:
+    path.write_text("x = " + "[" * 100_000)
+    with pytest.raises(ConfigurationError, match="is not TOML"):
+        load_models(path)
 
 
 @pytest.mark.parametrize("field", ["layers", "hidden", "vocabulary", "max_positions", "size"])
@@ -138,18 +258,47 @@ def test_a_missing_or_unreadable_file_is_named(path: Path) -> None:
         load_models(path)
 
 
-@given(st.binary(max_size=30), st.integers(0, len(GOOD)))
+TOML = st.sampled_from(['"', "1", "true", "[]", "{}", "''", "{ a = 1 }", "=", "\n", "[", "nan", "1979-05-27"])
+
+
+@given(
+    st.sampled_from([GOOD, GOOD_ZIP]),
+    st.binary(max_size=30) | TOML.map(str.encode),
+    st.integers(0, len(GOOD)),
+)
 def test_whatever_the_file_holds_it_ends_in_models_or_one_configuration_error(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int
+    tmp_path_factory: pytest.TempPathFactory, text: str, data: bytes, at: int
 ) -> None:
     file = tmp_path_factory.mktemp("models") / "models.toml"
-    good = GOOD.encode()
+    good = text.encode()
     file.write_bytes(good[:at] + data + good[at + len(data) :])
     try:
         models = load_models(file)
     except ConfigurationError:
         return
-    assert all(set(model.files) == FILES for model in models.values())
+    for model in models.values():
+        files = CHECKPOINT_FILES if isinstance(model.archive, GoogleZip) else HUGGING_FACE_FILES
+        assert set(model.files) == set(files)
+
+
+VALUES = st.one_of(st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({}))
+
+
+@given(st.sampled_from([GOOD, GOOD_ZIP]), st.data())
+def test_whatever_stands_in_place_of_a_value_it_ends_in_models_or_one_configuration_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str, choice: st.DataObject
+) -> None:
+    value = choice.draw(VALUES)
+    shown = json.dumps(value) if not isinstance(value, float) else repr(value)
+    lines = text.splitlines()
+    number = choice.draw(st.sampled_from([index for index, line in enumerate(lines) if " = " in line]))
+    lines[number] = f"{lines[number].partition(' = ')[0]} = {shown}"
+    file = tmp_path_factory.mktemp("models") / "models.toml"
+    file.write_text("\n".join(lines))
+    try:
+        load_models(file)
+    except ConfigurationError as error:
+        assert str(file) in str(error)  # noqa: PT017 - the one way to be wrong
 
 
 def test_a_model_is_found_by_its_name_alone(path: Path) -> None:

@@ -52,7 +52,7 @@ def test_an_empty_stream_of_known_size_divides_by_nothing(monkeypatch: pytest.Mo
 def test_what_went_by_before_counts_and_is_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.0)
     clock = iter([0.0, 2.0])
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock, 2.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock, 2.0))
     stream = io.StringIO()
     progress = Progress(stream=stream, started=0.0)
     list(progress.counted("fetch", "it", iter([b"x" * 1_000_000]), 4_000_000, already=2_000_000))

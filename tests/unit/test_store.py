@@ -367,8 +367,6 @@ def test_no_place_for_the_store_is_a_configuration_error(environment: dict[str, 
 
 
 def test_who_has_to_wait_for_a_lock_is_told_once(store: Store) -> None:
-    import threading
-
     told: list[str] = []
     held, waits = threading.Event(), threading.Event()
 

