@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
+from google_zip import models_toml, write_zip
 from tiny_bert import config, files, make_model, weights
 
 from bertir.builder import ContainerStep
@@ -196,6 +197,29 @@ def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
     other = freeze(builder, request, tiny_build.model, tiny_build.source, tiny_build.checkpoint)
     assert other.derivation.key != tiny_build.frozen.derivation.key
     assert other.artifact == tiny_build.frozen.artifact
+
+
+def test_a_checkpoint_in_a_zip_of_googles_kind_gives_the_same_ir_without_an_import(
+    checkout: Checkout, builder: Builder, tiny_build: TinyBuild, tmp_path: Path
+) -> None:
+    contents = {
+        name: builder.store.checked(blob, what=name).read_bytes()
+        for name, blob in tiny_build.checkpoint.files.items()
+    }
+    (tmp_path / "models.toml").write_text(models_toml("http://127.0.0.1:9", {"bert-base-uncased": contents}))
+    write_zip(tmp_path / "uncased_L-12_H-768_A-12.zip", contents, "whatever")
+    done = checkout.invoke(
+        *("build-ir", "--precision", "fp32", "--format", "json", "--mirror", str(tmp_path)),
+        BERTIR_MODELS=str(tmp_path / "models.toml"),
+        BERTIR_STORE=str(tmp_path / "store of its own"),
+    )
+    assert done.status == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert [step["name"] for step in facts["steps"]] == ["source", "freeze", "convert", "verify"]
+    assert facts["files"] == {name: str(blob.digest) for name, blob in tiny_build.ir.artifact.files.items()}
+    report = json.loads((checkout.root / facts["folder"] / "report.json").read_text(encoding="utf-8"))
+    assert report["from"]["model"]["archive"]["kind"] == "google-zip"
+    assert report["from"]["model"]["files"] == report["checkpoint"]
 
 
 def test_request_variants_have_names_of_their_own() -> None:
