@@ -15,8 +15,9 @@ from tiny_bert import config, files, make_model, weights
 from bertir.builder import ContainerStep
 from bertir.digest import Digest
 from bertir.errors import ParityError, StepError
+from bertir.graph import frozen_graph
 from bertir.pipeline import compare, convert, freeze, import_checkpoint, read
-from bertir.report import Request
+from bertir.report import DEFAULT_SEQ_LEN, Request
 from bertir.store import Artifact
 from bertir.verify import judge
 
@@ -114,7 +115,7 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
         derivation=broken.derivation, artifact=Artifact(files=files_of), facts={}, cached=False
     )
     with pytest.raises(StepError) as caught:
-        freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
+        freeze(builder, tiny_build.request, tiny_build.origin, tiny_build.source, checkpoint.artifact)
     assert "missing: bert/pooler/dense/kernel" in str(caught.value)
     assert "bert/pooler/dense/bias" not in str(caught.value)
     assert caught.value.exit_status == 7
@@ -129,20 +130,22 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tin
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
     checkpoint = import_checkpoint(builder, stored, tiny_build.source)
-    frozen = freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
-    other = convert(builder, tiny_build.request, frozen)
+    frozen = freeze(builder, tiny_build.request, tiny_build.origin, tiny_build.source, checkpoint.artifact)
+    graph = frozen_graph("pooled", DEFAULT_SEQ_LEN)
+    other = convert(builder, tiny_build.request, frozen.artifact, graph)
     report = compare(
         builder,
         tiny_build.request,
-        tiny_build.model,
+        tiny_build.origin,
         source=tiny_build.source,
-        checkpoint=tiny_build.checkpoint,
-        frozen=tiny_build.frozen,
-        ir=other,
+        checkpoint=tiny_build.checkpoint.artifact,
+        frozen=tiny_build.frozen.artifact,
+        graph=graph,
+        ir=other.artifact,
     )
     for precision in ("fp32", "fp16"):
         with pytest.raises(ParityError, match="disagree") as caught:
-            judge(read(builder, report, "parity.json"), precision)
+            judge(read(builder, report, "parity.json"), Request(precision=precision))
         assert caught.value.exit_status == 8
 
 

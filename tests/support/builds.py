@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from checkout import Checkout, Result
 
     from bertir.derivation import Realised
-    from bertir.model import Model
+    from bertir.origin import Origin
     from bertir.report import Request
 
 
@@ -31,7 +31,7 @@ class MainJob:
 class TinyBuild:
     """Each step's result for the tiny model, in fp32."""
 
-    model: Model
+    origin: Origin
     request: Request
     source: Realised
     checkpoint: Realised
