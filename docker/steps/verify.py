@@ -195,6 +195,11 @@ def find_port(ports: list[Any], wanted: set[str], file: str) -> Any:  # noqa: AN
     return found[0]
 
 
+def input_names(name: str) -> set[str]:
+    """An output of an iterator keeps its number; a placeholder, which has one output, is named without."""
+    return {name} if name.startswith("IteratorGetNext:") else {name, name.removesuffix(":0")}
+
+
 def read_ir(path: Path) -> Any:  # noqa: ANN401
     import openvino as ov
 
@@ -227,14 +232,14 @@ def openvino_run(arguments: argparse.Namespace, batch: int, length: int) -> Run:
 
     path = arguments.model
     model = read_ir(path)
-    ports = [find_port(model.inputs, {name}, path.name) for name in arguments.inputs]
+    ports = [find_port(model.inputs, input_names(name), path.name) for name in arguments.inputs]
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
     try:
         model.reshape({port: [batch, length] for port in ports})
         compiled = ov.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise Refused(f"OpenVINO: {one_line(error)}") from error
-    inputs = [find_port(compiled.inputs, {name}, path.name) for name in arguments.inputs]
+    inputs = [find_port(compiled.inputs, input_names(name), path.name) for name in arguments.inputs]
     wanted = {arguments.output_node, f"{arguments.output_node}:0"}
     output = find_port(compiled.outputs, wanted, path.name)
 
