@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import subprocess
 import sys
+import tempfile
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -323,42 +326,77 @@ def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | N
     return figure(np.max(distances) if head == "classifier" else np.min(distances))
 
 
-class Comparison:
-    """Both sides, run on the same rows. TensorFlow computes each row of a length once, whatever the batches."""
+def write_reference(arguments: argparse.Namespace) -> None:
+    """Encode the rows of every length, run TensorFlow on them, and write both; or why it refused a length."""
+    import numpy as np
 
-    def __init__(self, arguments: argparse.Namespace, sentences: list[str]) -> None:
-        self.arguments = arguments
-        self.sentences = sentences
-        self.finite = True
-        self._tokenizer = load_tokenizer(arguments)
-        self._tensorflow = tensorflow_run(arguments)
+    sentences = read_sentences(arguments.sentences)
+    tokenizer = load_tokenizer(arguments)
+    run = tensorflow_run(arguments)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for length in (arguments.seq_len, *arguments.try_lengths):
+        # Of another length two rows are enough: see `measure`.
+        rows = None if length == arguments.seq_len else max(2, arguments.batch)
+        columns = [column[:rows] for column in encode_all(tokenizer, sentences, length)]
+        count = len(columns[0])
+        group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
+        arrays[f"{length}/columns"] = np.stack(columns)
+        try:
+            arrays[f"{length}/outputs"] = run_all(run, columns, group)[:count]
+        except Refused as error:
+            arrays[f"{length}/refused"] = np.array(str(error))
+    np.savez(arguments.reference, **arrays)  # type: ignore[arg-type]
 
-    def expected(self, length: int, rows: int | None = None) -> tuple[list[Ids], Vectors]:
-        """The rows of a length (or the first of them), and TensorFlow's outputs of them."""
+
+class Reference:
+    """What `write_reference` wrote, from a process of its own.
+
+    TensorFlow keeps several copies of the weights for as long as its process lasts: together with OpenVINO's a
+    BERT-Large would not fit the container. And OpenVINO is then alone with what it computes.
+    """
+
+    def __init__(self) -> None:
         import numpy as np
 
-        columns = [column[:rows] for column in encode_all(self._tokenizer, self.sentences, length)]
-        count = len(columns[0])
-        group = self.arguments.batch if self.arguments.fixed_batch else min(GROUP, count)
-        outputs = run_all(self._tensorflow, columns, group)[:count]
-        self.finite &= bool(np.isfinite(outputs).all())
-        return columns, outputs
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "reference.npz"
+            done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
+            if done.returncode == -signal.SIGKILL:
+                fail("TensorFlow was killed, most likely for want of memory.")
+            if done.returncode:
+                sys.exit(1)  # it has said why
+            with np.load(file, allow_pickle=False) as arrays:
+                self._arrays = dict(arrays)
 
-    def shape(self, batch: int, columns: list[Ids], expected: Vectors) -> dict[str, Any]:
-        """Run the IR with one shape of its inputs on all of these rows, in groups of `batch`.
+    def rows(self, length: int) -> tuple[list[Ids], Vectors]:
+        """The rows of a length, and TensorFlow's outputs of them.
 
         Raises:
-            Refused: the IR can't be run in this shape.
+            Refused: TensorFlow can't be run at this length.
         """
-        import numpy as np
+        if f"{length}/refused" in self._arrays:
+            raise Refused(str(self._arrays[f"{length}/refused"]))
+        return list(self._arrays[f"{length}/columns"]), self._arrays[f"{length}/outputs"]
 
-        length = columns[0].shape[1]
-        found = run_all(openvino_run(self.arguments, batch, length), columns, batch)
-        expected = expected[np.arange(len(found)) % len(expected)]
-        if expected.shape != found.shape:
-            fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
-        self.finite &= bool(np.isfinite(found).all())
-        return {"batch": batch, "sequence": length} | compare(expected, found, self.arguments.head)
+
+def compare_shape(
+    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
+) -> dict[str, Any]:
+    """Run the IR with one shape of its inputs on all of these rows, in groups of `batch`.
+
+    Raises:
+        Refused: the IR can't be run in this shape.
+    """
+    import numpy as np
+
+    length = columns[0].shape[1]
+    found = run_all(openvino_run(arguments, batch, length), columns, batch)
+    expected = expected[np.arange(len(found)) % len(expected)]
+    if expected.shape != found.shape:
+        fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
+    finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
+    figures = compare(expected, found, arguments.head)
+    return {"all_finite": finite, "batch": batch, "sequence": length} | figures
 
 
 def refusal(batch: int, length: int, error: Refused) -> dict[str, Any]:
@@ -369,22 +407,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
     sentences = read_sentences(arguments.sentences)
-    comparison = Comparison(arguments, sentences)
+    reference = Reference()
     base = (arguments.batch, arguments.seq_len)
     shapes: list[dict[str, Any]] = []
     refused: dict[str, list[dict[str, Any]]] = {"batch": [], "sequence": []}
     try:
-        columns, outputs = comparison.expected(arguments.seq_len)
+        columns, outputs = reference.rows(arguments.seq_len)
         # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
-        shapes.append(comparison.shape(arguments.batch, columns, outputs))
+        shapes.append(compare_shape(arguments, arguments.batch, columns, outputs))
     except Refused as error:
         fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
     # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
     for batch in arguments.try_batches:
         if batch != arguments.batch:
             some = np.arange(batch) % len(outputs)
+            group = [column[some] for column in columns]
             try:
-                shapes.append(comparison.shape(batch, [column[some] for column in columns], outputs[some]))
+                shapes.append(compare_shape(arguments, batch, group, outputs[some]))
             except Refused as error:
                 refused["batch"].append(refusal(batch, arguments.seq_len, error))
     free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
@@ -392,14 +431,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     for length in arguments.try_lengths:
         batch = max(2, arguments.batch) if free["batch"] else arguments.batch
         try:
-            shapes.append(comparison.shape(batch, *comparison.expected(length, batch)))
+            shapes.append(compare_shape(arguments, batch, *reference.rows(length)))
         except Refused as error:
             refused["sequence"].append(refusal(batch, length, error))
     free["sequence"] = len(shapes) > tried and not refused["sequence"]
     alone = [column[: len(sentences)] for column in columns]
     largest = [shape["max_abs_difference"] for shape in shapes]
     return {
-        "all_finite": comparison.finite,
+        "all_finite": all(shape["all_finite"] for shape in shapes),
         "discrimination": discrimination(alone, outputs, arguments.head),
         "fixed_dimensions": {name: size for name, size in zip(free, base, strict=True) if not free[name]},
         "free_dimensions": [name for name in free if free[name]],
@@ -463,11 +502,17 @@ def main() -> None:
     )
     parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--reference", type=Path, help=argparse.SUPPRESS
+    )  # of the process that runs TensorFlow
     arguments = parser.parse_args()
     arguments.lower_case = arguments.lower_case == "true"
     if bool(arguments.graph) == bool(arguments.meta) or bool(arguments.meta) != bool(arguments.checkpoint):
         parser.error("give --graph, or --meta and --checkpoint")
 
+    if arguments.reference:
+        write_reference(arguments)
+        return
     report = measure(arguments)
     write_report(arguments.report, report)
     print(f"largest difference {report['max_abs_difference']}")
