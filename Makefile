@@ -4,8 +4,10 @@ PYTHON ?= python3
 MODEL ?=
 RECIPE ?= reshapable
 PRECISION ?= fp16
-BATCH ?= 1
-SEQ_LEN ?= 128
+HEAD ?= pooled
+CHECKPOINT ?=
+BATCH ?=
+SEQ_LEN ?=
 OUTPUT ?= dist
 BUNDLE ?=
 FORMAT ?= text
@@ -21,7 +23,8 @@ RUN := $(VENV)/bin/python -m
 
 all: build engine ## build, verify and publish the IR
 	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
-	  --batch '$(BATCH)' --seq-len '$(SEQ_LEN)' --output '$(OUTPUT)' --format '$(FORMAT)' \
+	  --head '$(HEAD)' $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
+	  $(if $(BATCH),--batch '$(BATCH)') $(if $(SEQ_LEN),--seq-len '$(SEQ_LEN)') --output '$(OUTPUT)' --format '$(FORMAT)' \
 	  $(if $(BUNDLE),--bundle '$(BUNDLE)')
 
 test: dev engine ## run the whole test suite
@@ -47,8 +50,10 @@ help: ## list targets and variables
 	@echo '  MODEL=            a name of `invoke models`; empty is its first'
 	@echo '  RECIPE=$(RECIPE)'
 	@echo '  PRECISION=$(PRECISION)    fp16 or fp32, of the weights'
-	@echo '  BATCH=$(BATCH)           rows'
-	@echo '  SEQ_LEN=$(SEQ_LEN)       tokens a row'
+	@echo '  HEAD=$(HEAD)      pooled, sequence or classifier'
+	@echo '  CHECKPOINT=       a directory of your own instead of MODEL'
+	@echo '  BATCH=            rows as converted; empty is 1'
+	@echo '  SEQ_LEN=          tokens a row; empty is 128'
 	@echo '  OUTPUT=$(OUTPUT)       a folder'
 	@echo '  BUNDLE=           a file of `invoke fetch --bundle`, instead of the network'
 	@echo '  FORMAT=$(FORMAT)       text or json'

@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from bertir import commands
 from bertir.errors import BertirError, ConfigurationError
-from bertir.report import DEFAULT_BATCH, DEFAULT_SEQ_LEN, Request
+from bertir.local_checkpoint import Options
+from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
 
@@ -77,15 +78,34 @@ def whole_number(option: str, text: str) -> int:
         raise ConfigurationError(f"{option} must be a whole number, and is {text!r}") from None
 
 
+def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) -> Options | None:
+    if not path:
+        for name, value in (("--vocab-file", vocab_file), ("--bert-config", bert_config), ("--case", case)):
+            if value:
+                raise ConfigurationError(f"{name} belongs to --checkpoint, and there is none")
+        return None
+    return Options(
+        path=Path(path),
+        vocab_file=Path(vocab_file) if vocab_file else None,
+        bert_config=Path(bert_config) if bert_config else None,
+        case=case,
+    )
+
+
 @task(
     auto_shortflags=False,
     help={
         "model": "a model of `invoke models` (default: its first)",
-        "recipe": "reshapable",
+        "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
+        "vocab-file": "with --checkpoint, where it has no vocab.txt beside it",
+        "bert-config": "with --checkpoint, where it has no bert_config.json beside it",
+        "case": "with --checkpoint: cased or uncased (default: as the vocabulary has upper-case letters or none)",
+        "recipe": "reshapable (free batch) or meta-graph (the published graph as it is)",
+        "head": "pooled, sequence (the last layer) or classifier (a fine-tuned checkpoint's probabilities)",
         "precision": "of the weights: fp16 or fp32",
-        "batch": "rows of the inputs as converted; the IR reshapes to others",
-        "seq-len": "tokens a row, fixed in the graph, at most the model's positions",
-        "output": "folder to publish under, as MODEL/RECIPE-PRECISION",
+        "batch": "rows of the inputs as converted, 1 by default; the IR reshapes to others",
+        "seq-len": "tokens a row, 128 by default; fixed in the graph, at most the model's positions",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
         "mirror": MIRROR_HELP,
@@ -96,10 +116,15 @@ def whole_number(option: str, text: str) -> int:
 def build_ir(
     _: Context,
     model: str = "",
-    recipe: str = "reshapable",
+    checkpoint: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    case: str = "",
+    recipe: str = RESHAPABLE,
+    head: str = DEFAULT_HEAD,
     precision: str = "fp16",
-    batch: str = str(DEFAULT_BATCH),
-    seq_len: str = str(DEFAULT_SEQ_LEN),
+    batch: str = "",
+    seq_len: str = "",
     output: str = "dist",
     offline: bool = False,
     bundle: str = "",
@@ -113,14 +138,16 @@ def build_ir(
             model=model,
             recipe=recipe,
             precision=precision,
-            batch=whole_number("--batch", batch),
-            seq_len=whole_number("--seq-len", seq_len),
+            head=head,
+            batch=whole_number("--batch", batch) if batch else None,
+            seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
             task_data=task_data,
         )
         print(
             commands.build_ir(
                 open_session(ROOT, os.environ),
                 request,
+                checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, case),
                 output=output,
                 offline=offline,
                 bundle=bundle,

@@ -1,6 +1,6 @@
 """Import a Hugging Face BertModel as a TensorFlow checkpoint with Google's variable names.
 
-Runs inside the container. From `model.safetensors`, `config.json` and `vocab.txt` it writes what a
+A BertForSequenceClassification's head becomes run_classifier.py's. Runs inside the container. From `model.safetensors`, `config.json` and `vocab.txt` it writes what a
 published BERT of google-research/bert consists of: `bert_model.ckpt.{data-00000-of-00001,index,meta}`,
 `bert_config.json` and `vocab.txt`. The same inputs give the same bytes.
 
@@ -64,6 +64,10 @@ FIXED: dict[str, tuple[object, str]] = {
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
 # A registered buffer of older transformers releases (0, 1, 2, …), not a weight.
 BUFFERS = frozenset({"embeddings.position_ids"})
+# Heads of Hugging Face's classes that google-research/bert's run_classifier.py has nothing of.
+OTHER_HEADS = ("cls.", "qa_outputs.")
+# BertForSequenceClassification's head is run_classifier.py's: probabilities of softmax(pooled · weightsᵀ + bias).
+CLASSIFIER = {"classifier.weight": "output_weights", "classifier.bias": "output_bias"}
 FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
@@ -183,10 +187,15 @@ class Tensors:
         self._file = open_safetensors(path)
         self.keys = frozenset(map(str, self._file.keys()))
         self._prefix = "bert." if any(key.startswith("bert.") for key in self.keys) else ""
-        self.ignorable = frozenset(self._prefix + name for name in BUFFERS)
+        self.ignorable = frozenset(
+            key
+            for key in self.keys
+            if key.removeprefix(self._prefix) in BUFFERS or (self._prefix and key.startswith(OTHER_HEADS))
+        )
 
     def key(self, variable: str) -> str:
-        return self._prefix + hugging_face_name(variable)
+        head = {name: key for key, name in CLASSIFIER.items()}
+        return head.get(variable) or self._prefix + hugging_face_name(variable)
 
     def dtype(self, key: str) -> str:
         return str(self._file.get_slice(key).get_dtype())
@@ -200,6 +209,21 @@ class Tensors:
 
         tensor: npt.NDArray[np.float32] = self._file.get_tensor(key).astype(np.float32)
         return tensor
+
+
+def labels(path: Path, config: dict[str, Any]) -> int:
+    """How many labels the file's classifier tells apart; 0 if it has none that run_classifier.py could have."""
+    tensors = Tensors(path)
+    if not CLASSIFIER.keys() <= tensors.keys:
+        return 0
+    shape = tensors.shape("classifier.weight")
+    if config.get("problem_type") not in {None, "single_label_classification"} or shape[0] < 2:  # noqa: PLR2004
+        fail(
+            f"the classifier of {path.name} is none of run_classifier.py's: problem_type is"
+            f" {config.get('problem_type')!r}, labels {shape[0]}.",
+            "Only single_label_classification is a softmax. Save the encoder alone (model.bert.save_pretrained).",
+        )
+    return shape[0]
 
 
 def tensor_problems(tensors: Tensors, shapes: dict[str, list[int]]) -> list[str]:
@@ -240,8 +264,10 @@ def read_weights(path: Path, shapes: dict[str, list[int]]) -> Weights:
     return {name: np.ascontiguousarray(w.T) if is_kernel(name) else w for name, w in weights.items()}
 
 
-def build_graph(config: dict[str, Any], source: Path) -> dict[str, Any]:
+def build_graph(config: dict[str, Any], source: Path, label_count: int) -> dict[str, Any]:
     """Builds the inference graph in TensorFlow's default graph; returns its variables by name.
+
+    With labels, also the variables of run_classifier.py's head (and its graph, by the same names).
 
     Inputs have the published graphs' names: `Placeholder` (input_ids), `Placeholder_1` (input_mask),
     `Placeholder_2` (segment_ids); batch and sequence length are free.
@@ -254,13 +280,20 @@ def build_graph(config: dict[str, Any], source: Path) -> dict[str, Any]:
     tf.disable_eager_execution()
     tf.disable_resource_variables()  # as published: VariableV2, not handles
     inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
-    modeling.BertModel(
+    model = modeling.BertModel(
         config=modeling.BertConfig.from_dict(config),
         is_training=False,
         input_ids=inputs[0],
         input_mask=inputs[1],
         token_type_ids=inputs[2],
     )
+    if label_count:
+        shape = [label_count, config["hidden_size"]]
+        weights = tf.get_variable("output_weights", shape, initializer=tf.zeros_initializer())
+        bias = tf.get_variable("output_bias", shape[:1], initializer=tf.zeros_initializer())
+        with tf.variable_scope("loss"):
+            logits = tf.nn.bias_add(tf.matmul(model.get_pooled_output(), weights, transpose_b=True), bias)
+            tf.nn.softmax(logits, axis=-1)
     return {variable.op.name: variable for variable in tf.global_variables()}
 
 
@@ -306,9 +339,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory of the five files to write")
     arguments = parser.parse_args()
 
-    config = google_config(read_config(arguments.config))
+    given = read_config(arguments.config)
+    config = google_config(given)
     check_vocab(arguments.vocab, config["vocab_size"])
-    variables = build_graph(config, arguments.source)
+    variables = build_graph(config, arguments.source, labels(arguments.model, given))
     shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
     weights = read_weights(arguments.model, shapes)
     write_outputs(arguments.output, config, arguments.vocab, variables, weights)

@@ -1,7 +1,8 @@
-"""Compare the frozen TensorFlow graph with its OpenVINO IR on real sentences.
+"""Compare a TensorFlow graph with its OpenVINO IR on real sentences, in several shapes.
 
-Runs inside the container and writes one JSON report. It measures and doesn't decide: the host holds the
-figures against its thresholds. A refusal is exit status 1, one message on stderr whose lines start with
+Runs inside the container and writes one JSON report. TensorFlow's side is the frozen graph, or the published
+graph with its checkpoint restored. It measures and doesn't decide: the host holds the figures against its
+thresholds. A refusal is exit status 1, one message on stderr whose lines start with
 `bertir-step: `, and no report.
 """
 
@@ -9,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import subprocess
 import sys
+import tempfile
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,14 +26,14 @@ if TYPE_CHECKING:
 
     Ids = npt.NDArray[np.int32]
     Vectors = npt.NDArray[np.float32]
-    # input_ids, input_mask, segment_ids (each [batch, sequence]) → pooled output [batch, hidden]
+    # input_ids, input_mask, segment_ids (each [batch, sequence]) → the head's output [batch, …]
     Run = Callable[[list[Ids]], Vectors]
 
-# The outputs of run_classifier's iterator are its feature names, sorted: 0 input_ids, 1 input_mask,
-# 2 is_real_example, 3 label_ids, 4 segment_ids.
-INPUTS = ("IteratorGetNext:0", "IteratorGetNext:1", "IteratorGetNext:4")
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
+REASON_LENGTH = 300
 SHORTEST = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
+GROUP = 8  # rows that TensorFlow gets at once: the fewest runs within a bearable memory
+LEAST_PROBABILITY = 1e-30  # its logarithm is finite, and still tells more than a float32's last place
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
 
 
@@ -77,9 +81,11 @@ def encode(tokenizer: Any, first: str, second: str | None, length: int) -> list[
     return list(row)
 
 
-def encode_all(arguments: argparse.Namespace, sentences: list[str]) -> list[Ids]:
-    """Every sentence alone, then neighbours as pairs, stacked: three [rows, sequence] arrays."""
-    import numpy as np
+class Refused(Exception):  # noqa: N818 - it isn't an error where a shape is only tried
+    """The graph or the IR can't be run in a shape; says who refused, and why."""
+
+
+def load_tokenizer(arguments: argparse.Namespace) -> Any:  # noqa: ANN401
     import tensorflow.compat.v1 as tf
 
     sys.path.insert(0, str(arguments.source))
@@ -93,30 +99,84 @@ def encode_all(arguments: argparse.Namespace, sentences: list[str]) -> list[Ids]
     missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.vocab]
     if missing:
         fail(f"{vocab.name} lacks {', '.join(missing)}.", "Give the vocabulary of this model.")
+    return tokenizer
+
+
+def encode_all(tokenizer: Any, sentences: list[str], length: int) -> list[Ids]:  # noqa: ANN401
+    """Every sentence alone, then neighbours as pairs, stacked: three [rows, sequence] arrays."""
+    import numpy as np
+
     texts: list[tuple[str, str | None]] = [(sentence, None) for sentence in sentences]
     texts += zip(sentences[::2], sentences[1::2], strict=False)
-    rows = [encode(tokenizer, first, second, arguments.seq_len) for first, second in texts]
+    rows = [encode(tokenizer, first, second, length) for first, second in texts]
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
-def tensorflow_run(graph: Path, output_node: str) -> Run:
+def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Session
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        try:
+            tf.import_graph_def(definition, name="")
+        except ValueError as error:  # an operation of another TensorFlow
+            fail(f"the graph cannot be imported: {one_line(error)}")
+    config = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=1)
+    return tf.Session(graph=graph, config=config)
+
+
+def require_nodes(definition: Any, names: list[str], file: str) -> None:  # noqa: ANN401 - a GraphDef
+    known = {node.name for node in definition.node}
+    missing = [name for name in names if name.partition(":")[0] not in known]
+    if missing:
+        fail(f"{file} has no {', '.join(missing)}.", "Make it by the step before this one.")
+
+
+def frozen_session(graph: Path, names: list[str]) -> Any:  # noqa: ANN401
     import tensorflow.compat.v1 as tf
 
     definition = tf.GraphDef.FromString(graph.read_bytes())
-    names = {node.name for node in definition.node}
-    missing = [name for name in (*INPUTS, output_node) if name.partition(":")[0] not in names]
-    if missing:
-        fail(f"{graph.name} has no {', '.join(missing)}.", "Freeze it with the patched run_classifier.py.")
-    with tf.Graph().as_default() as frozen:
-        tf.import_graph_def(definition, name="")
-    config = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=1)
-    session = tf.Session(graph=frozen, config=config)
+    require_nodes(definition, names, graph.name)
+    return tensorflow_session(definition)
+
+
+def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str) -> Any:  # noqa: ANN401
+    """The published graph as it is, with its own saver's operations run: nothing of the conversion has a part.
+
+    Only what the output and the restoring need is imported, as the rest may hold operations of a TensorFlow
+    that is gone.
+    """
+    import tensorflow.compat.v1 as tf
+
+    published = tf.MetaGraphDef.FromString(meta.read_bytes())
+    saver = published.saver_def
+    require_nodes(published.graph_def, [*names, saver.restore_op_name], meta.name)
+    for node in published.graph_def.node:
+        node.attr.pop("_class", None)  # a hint that may name a node which is left out
+    definition = tf.graph_util.extract_sub_graph(published.graph_def, [output, saver.restore_op_name])
+    session = tensorflow_session(definition)
+    try:
+        session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
+    except (tf.errors.OpError, ValueError) as error:
+        fail(f"{checkpoint.name} cannot be restored: {one_line(error)}")
+    return session
+
+
+def tensorflow_run(arguments: argparse.Namespace) -> Run:
+    import tensorflow.compat.v1 as tf
+
+    names = [*arguments.inputs, arguments.output_node]
+    if arguments.meta:
+        session = restored_session(arguments.meta, arguments.checkpoint, names, arguments.output_node)
+    else:
+        session = frozen_session(arguments.graph, names)
 
     def run(columns: list[Ids]) -> Vectors:
         try:
-            result: Vectors = session.run(f"{output_node}:0", dict(zip(INPUTS, columns, strict=True)))
+            result: Vectors = session.run(
+                f"{arguments.output_node}:0", dict(zip(arguments.inputs, columns, strict=True))
+            )
         except (tf.errors.OpError, ValueError) as error:
-            fail(f"{graph.name} cannot be run on {list(columns[0].shape)}: {one_line(error)}")
+            raise Refused(f"TensorFlow: {one_line(error)}") from error
         return result
 
     return run
@@ -136,6 +196,11 @@ def find_port(ports: list[Any], wanted: set[str], file: str) -> Any:  # noqa: AN
             f"{file} has {len(found)} ports named {' or '.join(sorted(wanted))}, expected 1; it has: {listing}."
         )
     return found[0]
+
+
+def input_names(name: str) -> set[str]:
+    """An output of an iterator keeps its number; a placeholder, which has one output, is named without."""
+    return {name} if name.startswith("IteratorGetNext:") else {name, name.removesuffix(":0")}
 
 
 def read_ir(path: Path) -> Any:  # noqa: ANN401
@@ -164,23 +229,28 @@ def signature(path: Path) -> dict[str, list[dict[str, object]]]:
     }
 
 
-def openvino_run(path: Path, output_node: str, batch: int, length: int) -> Run:
-    """The IR, reshaped to one batch, on the CPU plugin in f32, which else takes bf16 where the host has it."""
+def openvino_run(arguments: argparse.Namespace, batch: int, length: int) -> Run:
+    """The IR, reshaped, on the CPU plugin in f32, which else takes bf16 where the host has it."""
     import openvino as ov
 
+    path = arguments.model
     model = read_ir(path)
-    ports = [find_port(model.inputs, {name}, path.name) for name in INPUTS]
+    ports = [find_port(model.inputs, input_names(name), path.name) for name in arguments.inputs]
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
     try:
         model.reshape({port: [batch, length] for port in ports})
         compiled = ov.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        fail(f"{path.name} cannot be reshaped to [{batch},{length}] and compiled: {one_line(error)}")
-    inputs = [find_port(compiled.inputs, {name}, path.name) for name in INPUTS]
-    output = find_port(compiled.outputs, {output_node, f"{output_node}:0"}, path.name)
+        raise Refused(f"OpenVINO: {one_line(error)}") from error
+    inputs = [find_port(compiled.inputs, input_names(name), path.name) for name in arguments.inputs]
+    wanted = {arguments.output_node, f"{arguments.output_node}:0"}
+    output = find_port(compiled.outputs, wanted, path.name)
 
     def run(columns: list[Ids]) -> Vectors:
-        result: Vectors = compiled(dict(zip(inputs, columns, strict=True)))[output].copy()
+        try:
+            result: Vectors = compiled(dict(zip(inputs, columns, strict=True)))[output].copy()
+        except RuntimeError as error:
+            raise Refused(f"OpenVINO: {one_line(error)}") from error
         return result
 
     return run
@@ -203,17 +273,31 @@ def figure(number: np.floating[Any]) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def compare(expected: Vectors, found: Vectors, batch: int) -> dict[str, float | None]:
+def comparable(outputs: Vectors, head: str) -> npt.NDArray[np.float64]:
+    """[rows, numbers] in float64, so that the comparison adds no error of its own.
+
+    Probabilities are compared as centred logarithms, that is as the logits: a classifier that is sure of itself
+    says 0.9999 to all, and an IR that is wrong would too.
+    """
     import numpy as np
 
-    # float64, so that the comparison adds no error of its own.
-    left, right = expected.astype(np.float64), found.astype(np.float64)
+    rows: npt.NDArray[np.float64] = outputs.reshape(len(outputs), -1).astype(np.float64)
+    if head != "classifier":
+        return rows
+    logarithms = np.log(np.maximum(rows, LEAST_PROBABILITY))  # keeps NaN
+    centred: npt.NDArray[np.float64] = logarithms - logarithms.mean(axis=1, keepdims=True)
+    return centred
+
+
+def compare(expected: Vectors, found: Vectors, head: str) -> dict[str, float | None]:
+    import numpy as np
+
+    left, right = comparable(expected, head), comparable(found, head)
     difference = np.abs(left - right)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = (left * right).sum(axis=1) / norms
     return {
-        "batch": batch,
         "max_abs_difference": figure(difference.max()),
         "mean_abs_difference": figure(difference.mean()),
         "min_cosine": figure(cosine.min()),
@@ -221,49 +305,148 @@ def compare(expected: Vectors, found: Vectors, batch: int) -> dict[str, float | 
     }
 
 
-def discrimination(columns: list[Ids], outputs: Vectors) -> float | None:
-    """The smallest max-abs distance between the outputs of two rows that differ in their ids.
+def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | None:
+    """How far apart the outputs of two rows are that differ in their ids: max-abs, the smallest of all pairs.
 
     Near 0, the model says the same whatever it reads, and equality with its IR means nothing. None if a
-    small vocabulary left no two different rows.
+    small vocabulary left no two different rows. Of a classifier the largest: of a few numbers a row, two rows
+    may well have the same.
     """
     import numpy as np
 
     ids = np.concatenate(columns, axis=1)
+    rows = comparable(outputs, head)
     distances = [
-        np.abs(outputs[i] - outputs[j]).max()
+        np.abs(rows[i] - rows[j]).max()
         for i, j in combinations(range(len(ids)), 2)
         if (ids[i] != ids[j]).any()
     ]
-    return figure(np.min(distances)) if distances else None
+    if not distances:
+        return None
+    return figure(np.max(distances) if head == "classifier" else np.min(distances))
+
+
+def write_reference(arguments: argparse.Namespace) -> None:
+    """Encode the rows of every length, run TensorFlow on them, and write both; or why it refused a length."""
+    import numpy as np
+
+    sentences = read_sentences(arguments.sentences)
+    tokenizer = load_tokenizer(arguments)
+    run = tensorflow_run(arguments)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for length in (arguments.seq_len, *arguments.try_lengths):
+        # Of another length two rows are enough: see `measure`.
+        rows = None if length == arguments.seq_len else max(2, arguments.batch)
+        columns = [column[:rows] for column in encode_all(tokenizer, sentences, length)]
+        count = len(columns[0])
+        group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
+        arrays[f"{length}/columns"] = np.stack(columns)
+        try:
+            arrays[f"{length}/outputs"] = run_all(run, columns, group)[:count]
+        except Refused as error:
+            arrays[f"{length}/refused"] = np.array(str(error))
+    np.savez(arguments.reference, **arrays)  # type: ignore[arg-type]
+
+
+class Reference:
+    """What `write_reference` wrote, from a process of its own.
+
+    TensorFlow keeps several copies of the weights for as long as its process lasts: together with OpenVINO's a
+    BERT-Large would not fit the container. And OpenVINO is then alone with what it computes.
+    """
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "reference.npz"
+            done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
+            if done.returncode == -signal.SIGKILL:
+                fail("TensorFlow was killed, most likely for want of memory.")
+            if done.returncode:
+                sys.exit(1)  # it has said why
+            with np.load(file, allow_pickle=False) as arrays:
+                self._arrays = dict(arrays)
+
+    def rows(self, length: int) -> tuple[list[Ids], Vectors]:
+        """The rows of a length, and TensorFlow's outputs of them.
+
+        Raises:
+            Refused: TensorFlow can't be run at this length.
+        """
+        if f"{length}/refused" in self._arrays:
+            raise Refused(str(self._arrays[f"{length}/refused"]))
+        return list(self._arrays[f"{length}/columns"]), self._arrays[f"{length}/outputs"]
+
+
+def compare_shape(
+    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
+) -> dict[str, Any]:
+    """Run the IR with one shape of its inputs on all of these rows, in groups of `batch`.
+
+    Raises:
+        Refused: the IR can't be run in this shape.
+    """
+    import numpy as np
+
+    length = columns[0].shape[1]
+    found = run_all(openvino_run(arguments, batch, length), columns, batch)
+    expected = expected[np.arange(len(found)) % len(expected)]
+    if expected.shape != found.shape:
+        fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
+    finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
+    figures = compare(expected, found, arguments.head)
+    return {"all_finite": finite, "batch": batch, "sequence": length} | figures
+
+
+def refusal(batch: int, length: int, error: Refused) -> dict[str, Any]:
+    return {"batch": batch, "sequence": length, "refused_by": str(error)[:REASON_LENGTH]}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
     sentences = read_sentences(arguments.sentences)
-    columns = encode_all(arguments, sentences)
-    tensorflow = tensorflow_run(arguments.graph, arguments.output_node)
-    batches, outputs = [], []
-    for batch in arguments.batches:
-        openvino = openvino_run(arguments.model, arguments.output_node, batch, arguments.seq_len)
-        expected = run_all(tensorflow, columns, batch)
-        found = run_all(openvino, columns, batch)
-        if expected.shape != found.shape:
-            fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
-        batches.append(compare(expected, found, batch))
-        outputs += [expected, found]
+    reference = Reference()
+    base = (arguments.batch, arguments.seq_len)
+    shapes: list[dict[str, Any]] = []
+    refused: dict[str, list[dict[str, Any]]] = {"batch": [], "sequence": []}
+    try:
+        columns, outputs = reference.rows(arguments.seq_len)
+        # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
+        shapes.append(compare_shape(arguments, arguments.batch, columns, outputs))
+    except Refused as error:
+        fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
+    # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
+    for batch in arguments.try_batches:
+        if batch != arguments.batch:
+            some = np.arange(batch) % len(outputs)
+            group = [column[some] for column in columns]
+            try:
+                shapes.append(compare_shape(arguments, batch, group, outputs[some]))
+            except Refused as error:
+                refused["batch"].append(refusal(batch, arguments.seq_len, error))
+    free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
+    tried = len(shapes)
+    for length in arguments.try_lengths:
+        batch = max(2, arguments.batch) if free["batch"] else arguments.batch
+        try:
+            shapes.append(compare_shape(arguments, batch, *reference.rows(length)))
+        except Refused as error:
+            refused["sequence"].append(refusal(batch, length, error))
+    free["sequence"] = len(shapes) > tried and not refused["sequence"]
     alone = [column[: len(sentences)] for column in columns]
-    largest = [result["max_abs_difference"] for result in batches]
+    largest = [shape["max_abs_difference"] for shape in shapes]
     return {
-        "all_finite": all(bool(np.isfinite(output).all()) for output in outputs),
-        "batches": batches,
-        "discrimination": discrimination(alone, outputs[0]),
-        "max_abs_difference": None
-        if None in largest
-        else max(number for number in largest if number is not None),
+        "all_finite": all(shape["all_finite"] for shape in shapes),
+        "discrimination": discrimination(alone, outputs, arguments.head),
+        "fixed_dimensions": {name: size for name, size in zip(free, base, strict=True) if not free[name]},
+        "free_dimensions": [name for name in free if free[name]],
+        "max_abs_difference": None if None in largest else max(largest),
+        "refused": [*refused["batch"], *refused["sequence"]],
+        "rms": figure(np.sqrt(np.mean(comparable(outputs, arguments.head) ** 2))),
         "sentences": len(sentences),
-        "sequence_length": arguments.seq_len,
+        "shapes": shapes,
         "signature": signature(arguments.model),
     }
 
@@ -282,6 +465,10 @@ def positive(text: str) -> int:
     return number
 
 
+def numbers(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",") if part]
+
+
 def length(text: str) -> int:
     number = positive(text)
     if number < SHORTEST:
@@ -293,21 +480,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--graph", type=Path, required=True, help="inference_graph.pb")
+    parser.add_argument("--graph", type=Path, help="inference_graph.pb")
+    parser.add_argument("--meta", type=Path, help="bert_model.ckpt.meta, instead of --graph")
+    parser.add_argument("--checkpoint", type=Path, help="with --meta: the prefix of .index and .data")
     parser.add_argument("--model", type=Path, required=True, help="model.xml, with model.bin beside it")
     parser.add_argument("--vocab", type=Path, required=True, help="vocab.txt")
     parser.add_argument("--source", type=Path, required=True, help="directory of the patched tokenization.py")
     parser.add_argument("--sentences", type=Path, required=True, help="text file, one sentence a line")
-    parser.add_argument("--seq-len", type=length, required=True)
-    parser.add_argument(
-        "--batches", type=lambda text: [positive(part) for part in text.split(",")], required=True
-    )
+    parser.add_argument("--batch", type=positive, required=True, help="rows, as the IR was made for")
+    parser.add_argument("--seq-len", type=length, required=True, help="tokens a row, as the IR was made for")
+    parser.add_argument("--fixed-batch", action="store_true", help="TensorFlow's graph takes no other batch")
+    parser.add_argument("--try-batches", type=numbers, default=[], help="others that are tried")
+    parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--lower-case", choices=("true", "false"), required=True)
+    parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), required=True)
+    parser.add_argument(
+        "--inputs",
+        type=lambda text: text.split(","),
+        required=True,
+        help="TensorFlow's names of input ids, mask and segment ids",
+    )
     parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--reference", type=Path, help=argparse.SUPPRESS
+    )  # of the process that runs TensorFlow
     arguments = parser.parse_args()
     arguments.lower_case = arguments.lower_case == "true"
+    if bool(arguments.graph) == bool(arguments.meta) or bool(arguments.meta) != bool(arguments.checkpoint):
+        parser.error("give --graph, or --meta and --checkpoint")
 
+    if arguments.reference:
+        write_reference(arguments)
+        return
     report = measure(arguments)
     write_report(arguments.report, report)
     print(f"largest difference {report['max_abs_difference']}")

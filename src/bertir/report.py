@@ -11,14 +11,17 @@ from bertir import __version__
 if TYPE_CHECKING:
     from bertir.derivation import Realised
     from bertir.lock import ImageLock
-    from bertir.model import Model
     from bertir.store import Artifact, Blob
     from bertir.upstream import SourceLock
     from bertir.verify import Parity
+    from bertir.weights import Weights
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_BATCH = 1
 DEFAULT_SEQ_LEN = 128
+RESHAPABLE, META_GRAPH = "reshapable", "meta-graph"
+RECIPES = (RESHAPABLE, META_GRAPH)
+DEFAULT_HEAD = "pooled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,41 +29,69 @@ class Request:
     """What the user asks for.
 
     Args:
-        batch: rows of the IR's inputs as converted (the IR can be reshaped).
-        seq_len: tokens of each row; fixed in the frozen graph.
+        model: a model's name; empty with a checkpoint of the user's own.
+        head: which output: `pooled`, `sequence` or `classifier`.
+        batch: rows of the IR's inputs as converted (the IR can be reshaped); None is the default.
+        seq_len: tokens of each row; fixed in the frozen graph; None is the default.
         task_data: what run_classifier.py reads before it freezes: nothing is bertir's own, or `mrpc`, or a folder.
     """
 
-    model: str
-    recipe: str = "reshapable"
+    model: str = ""
+    recipe: str = RESHAPABLE
     precision: str = "fp16"
-    batch: int = DEFAULT_BATCH
-    seq_len: int = DEFAULT_SEQ_LEN
+    head: str = DEFAULT_HEAD
+    batch: int | None = None
+    seq_len: int | None = None
     task_data: str = ""
 
     @property
+    def rows(self) -> int:
+        return DEFAULT_BATCH if self.batch is None else self.batch
+
+    def tokens(self, max_positions: int) -> int:
+        """Give the tokens of a row. Where the graph leaves them free, they are only what is verified first."""
+        if self.recipe == META_GRAPH:
+            return min(DEFAULT_SEQ_LEN, max_positions)
+        return DEFAULT_SEQ_LEN if self.seq_len is None else self.seq_len
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Rows and tokens as converted; None where the recipe takes none."""
+        if self.recipe == META_GRAPH:
+            return None
+        return self.rows, DEFAULT_SEQ_LEN if self.seq_len is None else self.seq_len
+
+    @property
     def variant(self) -> str:
-        """The published folder's name: recipe and precision, and the shape where it isn't the default."""
-        shape = (
-            ""
-            if (self.batch, self.seq_len) == (DEFAULT_BATCH, DEFAULT_SEQ_LEN)
-            else f"-{self.batch}x{self.seq_len}"
-        )
-        return f"{self.recipe}-{self.precision}{shape}"
+        """The published folder's name: recipe and precision, and what else isn't the default."""
+        head = "" if self.head == DEFAULT_HEAD else f"-{self.head}"
+        default = self.shape in {None, (DEFAULT_BATCH, DEFAULT_SEQ_LEN)}
+        shape = "" if default or self.shape is None else f"-{self.shape[0]}x{self.shape[1]}"
+        return f"{self.recipe}-{self.precision}{head}{shape}"
+
+    def facts(self) -> dict[str, Any]:
+        """Give what is told of it; `batch` and `seq_len` are null where the recipe takes none."""
+        batch, seq_len = self.shape or (None, None)
+        return asdict(self) | {"batch": batch, "seq_len": seq_len}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """Everything that a report tells."""
+    """Everything that a report tells.
+
+    Args:
+        checkpoint: in TensorFlow's format, under the names that the steps see.
+        frozen_graph: none with the recipe meta-graph, which converts the checkpoint's own.
+    """
 
     request: Request
-    model: Model
+    weights: Weights
     source: SourceLock
     image: ImageLock
     steps: tuple[Realised, ...]
     ir: Artifact
     checkpoint: Artifact
-    frozen_graph: Blob
+    frozen_graph: Blob | None
     parity: Parity
 
 
@@ -70,27 +101,24 @@ def report(build: Build) -> bytes:
     value = {
         "format": FORMAT,
         "bertir": __version__,
-        "request": asdict(build.request),
+        "request": build.request.facts() | {"model": build.weights.name},
         "inputs": signature["inputs"],
         "outputs": signature["outputs"],
+        "free_dimensions": build.parity.report["free_dimensions"],
+        "fixed_dimensions": build.parity.report["fixed_dimensions"],
         "parity": {
             "max_abs_difference": build.parity.max_abs_difference,
             "threshold": build.parity.threshold,
-            "batches": build.parity.report["batches"],
+            "shapes": build.parity.report["shapes"],
+            "refused": build.parity.report["refused"],
             "discrimination": build.parity.report["discrimination"],
             "sentences": build.parity.report["sentences"],
         },
         "ir": _digests(build.ir),
-        "frozen_graph": str(build.frozen_graph.digest),
+        "frozen_graph": str(build.frozen_graph.digest) if build.frozen_graph else None,
         "checkpoint": _digests(build.checkpoint),
         "from": {
-            "model": {
-                "name": build.model.name,
-                "title": build.model.title,
-                "licence": build.model.licence,
-                "archive": build.model.archive.to_json(),
-                "files": {name: str(digest) for name, digest in build.model.files.items()},
-            },
+            "model": dict(build.weights.facts),
             "source": {
                 "commit": build.source.commit,
                 "patched_tree": build.source.tree,

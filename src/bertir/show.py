@@ -50,13 +50,9 @@ def error_json(error: BertirError) -> str:
 
 def build_facts(build: Build, published: Published, seconds: float) -> dict[str, Any]:
     return {
-        "request": {
-            "model": build.request.model,
-            "recipe": build.request.recipe,
-            "precision": build.request.precision,
-            "batch": build.request.batch,
-            "seq_len": build.request.seq_len,
-        },
+        "request": build.request.facts() | {"model": build.weights.name},
+        "free_dimensions": build.parity.report["free_dimensions"],
+        "fixed_dimensions": build.parity.report["fixed_dimensions"],
         "folder": str(published.folder),
         "unchanged": published.unchanged,
         "files": {name: str(blob.digest) for name, blob in build.ir.files.items()},
@@ -67,7 +63,7 @@ def build_facts(build: Build, published: Published, seconds: float) -> dict[str,
         },
         "image": str(build.image.image_id),
         "source_tree": build.source.tree,
-        "frozen_graph": str(build.frozen_graph.digest),
+        "frozen_graph": str(build.frozen_graph.digest) if build.frozen_graph else None,
         "steps": [
             {"name": step.derivation.step, "cached": step.cached, "seconds": step.facts.get("seconds")}
             for step in build.steps
@@ -79,13 +75,15 @@ def build_facts(build: Build, published: Published, seconds: float) -> dict[str,
 def build_text(facts: Mapping[str, Any]) -> str:
     request, parity = facts["request"], facts["parity"]
     ran = [f"{step['name']} {step['seconds']:.1f} s" for step in facts["steps"] if not step["cached"]]
-    batches = " and ".join(str(batch) for batch in parity["batches"])
+    batches = ", ".join(str(batch) for batch in parity["batches"])
     steps = ", ".join(ran) if ran else "nothing to do: every step was in the store, no container was run"
-    shape = f"batch {request['batch']}, {request['seq_len']} tokens"
+    free, fixed = facts["free_dimensions"], facts["fixed_dimensions"]
+    dimensions = [f"{name} free" for name in free] + [f"{name} {size}" for name, size in fixed.items()]
     found, allowed = parity["max_abs_difference"], parity["threshold"]
     return table(
         [
-            ("model", f"{request['model']}, {request['recipe']}, {request['precision']}, {shape}"),
+            ("model", f"{request['model']}, {request['recipe']}, {request['precision']}, {request['head']}"),
+            ("inputs", ", ".join(dimensions)),
             ("IR", f"{facts['folder']}/model.xml{' (unchanged)' if facts['unchanged'] else ''}"),
             ("model.xml", facts["files"]["model.xml"]),
             ("model.bin", facts["files"]["model.bin"]),

@@ -1,4 +1,4 @@
-"""Parity: does the IR compute what TensorFlow computes from the same frozen graph?
+"""Parity: does the IR compute what TensorFlow computes from the same graph and weights?
 
 The figures come from `docker/steps/verify.py`, which runs both in the container; here they are judged.
 """
@@ -15,15 +15,21 @@ from bertir.errors import ParityError, StepError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Largest absolute difference of one number of the pooled output, which lies in [-1, 1] (it is a tanh).
-# fp32: both sides compute in f32 with other orders of summation. One unit in the last place at 1 is 1.2e-7;
-# measured 2e-7 over 6 layers, and rounding grows with depth, at most linearly: 24 layers stay under 1e-5.
-# fp16: each weight is rounded to 11 significant bits, a relative error of up to 2^-11 = 4.9e-4, of either sign;
-# the output moves by about as much as one weight does. Measured 2e-4 over 6 layers; ten times a weight's error
-# leaves room for depth, and is still far below what a wrong layer, mask or vocabulary does (over 1e-1).
-THRESHOLDS: Mapping[str, float] = {"fp32": 1e-5, "fp16": 5e-3}
+    from bertir.report import Request
+
+# Largest absolute difference of one number, by head and precision of the weights, for up to six layers; rounding adds
+# up over more of them. For `sequence` and `classifier` in units of the output's size (see `_scale`).
+# docs/decisions.md has what was measured, and why these.
+LAYERS = 6
+THRESHOLDS: Mapping[str, Mapping[str, float]] = {
+    "pooled": {"fp32": 1e-5, "fp16": 5e-3},
+    "sequence": {"fp32": 2e-5, "fp16": 1e-2},
+    "classifier": {"fp32": 1e-5, "fp16": 5e-3},
+}
 # Different sentences must give different outputs by more than what parity allows, or agreement proves nothing.
 DISCRIMINATION_FACTOR = 2.0
+# What each recipe is for. The graph of meta-graph is what its publisher made it: the report says what is free.
+PROMISED: Mapping[str, tuple[str, ...]] = {"reshapable": ("batch",), "meta-graph": ()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +49,12 @@ class Parity:
     report: Mapping[str, Any]
 
 
-def judge(data: bytes, precision: str, expected_batches: tuple[int, ...]) -> Parity:
-    """Read a parity report and see that it is good enough.
+def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
+    """Read a parity report and see that it is good enough for what was asked.
 
     Raises:
-        ParityError: TensorFlow and the IR disagree, or the comparison could not have told.
+        ParityError: TensorFlow and the IR disagree, the comparison could not have told, or the IR has a fixed
+            dimension that its recipe promises to be free.
         StepError: the report isn't one.
     """
     try:
@@ -57,20 +64,29 @@ def judge(data: bytes, precision: str, expected_batches: tuple[int, ...]) -> Par
         difference = math.inf if largest is None else float(largest)
         discrimination = float(report["discrimination"] or 0.0)
         finite = bool(report["all_finite"])
-        batches = tuple(int(entry["batch"]) for entry in report["batches"])
+        scale = _scale(request.head, report["rms"])
+        batches = tuple(dict.fromkeys(int(shape["batch"]) for shape in report["shapes"]))
         signature = report["signature"]
-        complete = bool(signature["inputs"] and signature["outputs"] and report["sentences"])
+        free = {str(name) for name in report["free_dimensions"]}
+        refusals = "; ".join(str(refusal["refused_by"]) for refusal in report["refused"])
+        complete = bool(
+            batches
+            and signature["inputs"]
+            and signature["outputs"]
+            and report["sentences"]
+            and free.isdisjoint(report["fixed_dimensions"])
+        )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StepError(f"verify: its report can't be read: {error!r}") from error
-    if not complete or batches != expected_batches:
+    if not complete:
         raise StepError("verify: its report is not complete")
-    threshold = THRESHOLDS[precision]
+    threshold = THRESHOLDS[request.head][request.precision] * scale * max(1.0, layers / LAYERS)
     if not finite or not math.isfinite(difference):
         raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite")
     if not 0 <= difference <= threshold:  # so that a NaN fails too
         raise ParityError(
             f"TensorFlow and the IR disagree: max abs difference {difference:.2e},"
-            f" allowed for {precision} weights {threshold:.0e}",
+            f" allowed for {request.precision} weights {threshold:.1e}",
             advice="Nothing was published. Try --precision fp32; if that fails too, please report the model.",
         )
     if not discrimination >= DISCRIMINATION_FACTOR * threshold:
@@ -79,4 +95,21 @@ def judge(data: bytes, precision: str, expected_batches: tuple[int, ...]) -> Par
             f" (they differ by {discrimination:.2e}), so that agreement proves nothing",
             advice="Nothing was published. Are these the weights of a trained model?",
         )
+    if missing := [name for name in PROMISED[request.recipe] if name not in free]:
+        raise ParityError(
+            f"the recipe {request.recipe} promises a free {' and '.join(missing)}, and the IR has a fixed one: {refusals}",
+            advice="Nothing was published. Please report the model.",
+        )
     return Parity(max_abs_difference=difference, threshold=threshold, batches=batches, report=report)
+
+
+def _scale(head: str, rms: object) -> float:
+    """Give the unit of a head's threshold.
+
+    The pooled output is a tanh: 1. A layer's output has whatever size its last layer norm gives it: its root
+    mean square. A classifier's logits too, but those near 0 are no reason to ask for more: at least 1.
+    """
+    if head == "pooled":
+        return 1.0
+    size = float(rms) if isinstance(rms, int | float) else math.nan  # the threshold is then passed by nothing
+    return max(1.0, size) if head == "classifier" and not math.isnan(size) else size

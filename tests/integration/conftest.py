@@ -11,6 +11,7 @@ from tiny_bert import TinyModel, make_model
 
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.fetch import Fetcher
+from bertir.graph import frozen_graph
 from bertir.pipeline import (
     convert,
     fetch_model,
@@ -20,8 +21,9 @@ from bertir.pipeline import (
     patch_source,
 )
 from bertir.progress import SILENT
-from bertir.report import Request
+from bertir.report import DEFAULT_SEQ_LEN, Request
 from bertir.store import Store
+from bertir.weights import of_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +56,7 @@ def builder(engine_environment: dict[str, str], store_root: Path, tiny_model: Ti
 def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
     pins = load_pins(builder)
     model = pins.models["tiny-bert"]
+    weights = of_model(model)
     request = Request(model="tiny-bert", precision="fp32")
     source = patch_source(builder, pins)
     with pytest.MonkeyPatch.context() as patch:
@@ -61,14 +64,14 @@ def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
             patch.setenv(name, value)  # pip reads its configuration from the process
         files = fetch_model(builder, model)
     checkpoint = import_checkpoint(builder, files, source).artifact
-    frozen = freeze(builder, request, model, source, checkpoint)
+    frozen = freeze(builder, request, weights, source, checkpoint)
     return TinyBuild(
-        model=model,
+        weights=weights,
         request=request,
         source=source,
         checkpoint=checkpoint,
         frozen=frozen,
-        ir=convert(builder, request, frozen),
+        ir=convert(builder, request, frozen.artifact, frozen_graph(request.head, DEFAULT_SEQ_LEN)),
     )
 
 

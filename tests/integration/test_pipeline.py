@@ -16,8 +16,9 @@ from tiny_bert import config, files, make_model, weights
 
 from bertir.builder import ContainerStep
 from bertir.errors import ParityError, StepError
-from bertir.pipeline import VERIFIED_BATCHES, compare, convert, freeze, import_checkpoint, read
-from bertir.report import Request
+from bertir.graph import frozen_graph
+from bertir.pipeline import compare, convert, freeze, import_checkpoint, read
+from bertir.report import DEFAULT_SEQ_LEN, Request
 from bertir.store import Artifact
 from bertir.verify import judge
 
@@ -112,7 +113,7 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
     broken = builder.run(step)
     checkpoint = Artifact(files=dict(tiny_build.checkpoint.files) | dict(broken.artifact.files))
     with pytest.raises(StepError) as caught:
-        freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
+        freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
     assert "missing: bert/pooler/dense/kernel" in str(caught.value)
     assert "bert/pooler/dense/bias" not in str(caught.value)
     assert caught.value.exit_status == 7
@@ -127,20 +128,22 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tin
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
     checkpoint = import_checkpoint(builder, stored, tiny_build.source).artifact
-    frozen = freeze(builder, tiny_build.request, tiny_build.model, tiny_build.source, checkpoint)
-    other = convert(builder, tiny_build.request, frozen)
+    frozen = freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    graph = frozen_graph("pooled", DEFAULT_SEQ_LEN)
+    other = convert(builder, tiny_build.request, frozen.artifact, graph)
     report = compare(
         builder,
         tiny_build.request,
-        tiny_build.model,
+        tiny_build.weights,
         source=tiny_build.source,
         checkpoint=tiny_build.checkpoint,
-        frozen=tiny_build.frozen,
-        ir=other,
+        frozen=tiny_build.frozen.artifact,
+        graph=graph,
+        ir=other.artifact,
     )
     for precision in ("fp32", "fp16"):
         with pytest.raises(ParityError, match="disagree") as caught:
-            judge(read(builder, report, "parity.json"), precision, VERIFIED_BATCHES)
+            judge(read(builder, report, "parity.json"), Request(precision=precision))
         assert caught.value.exit_status == 8
 
 
@@ -194,7 +197,7 @@ def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
     rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t5\t6\tAnother row.\tAnd one more.\n" * 20
     (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
     request = replace(tiny_build.request, task_data=str(tmp_path))
-    other = freeze(builder, request, tiny_build.model, tiny_build.source, tiny_build.checkpoint)
+    other = freeze(builder, request, tiny_build.weights, tiny_build.source, tiny_build.checkpoint)
     assert other.derivation.key != tiny_build.frozen.derivation.key
     assert other.artifact == tiny_build.frozen.artifact
 

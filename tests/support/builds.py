@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from checkout import Checkout, Result
 
     from bertir.derivation import Realised
-    from bertir.model import Model
     from bertir.report import Request
     from bertir.store import Artifact
+    from bertir.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class MainJob:
 class TinyBuild:
     """Each step's result for the tiny model, in fp32."""
 
-    model: Model
+    weights: Weights
     request: Request
     source: Realised
     checkpoint: Artifact

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bertir.checkpoint import extract_files, pinned_files, require_length
+from bertir.checkpoint import extract_files, pinned_files
 from bertir.digest import Digest
-from bertir.errors import ConfigurationError, DigestMismatchError, FetchError
+from bertir.errors import DigestMismatchError, FetchError
 from bertir.model import HuggingFaceWheel, Model
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ARCHIVE = HuggingFaceWheel(
 )
 
 
-def model_of(contents: Mapping[str, bytes], *, positions: int = 64) -> Model:
+def model_of(contents: Mapping[str, bytes]) -> Model:
     return Model(
         name="tiny",
         title="tiny",
@@ -43,7 +43,7 @@ def model_of(contents: Mapping[str, bytes], *, positions: int = 64) -> Model:
         layers=2,
         hidden=128,
         vocabulary=1,
-        max_positions=positions,
+        max_positions=64,
         archive=ARCHIVE,
         files={
             path.removeprefix("m/"): Digest.of_bytes(data)
@@ -140,11 +140,3 @@ def damaged(folder: Path, damage: str) -> bytes:
     else:
         data[entry + 8] = data[directory + 10] = 99
     return bytes(data)
-
-
-def test_a_sequence_has_no_more_tokens_than_the_model_has_positions() -> None:
-    model = model_of(CONTENTS, positions=64)
-    require_length(model, 64)
-    with pytest.raises(ConfigurationError, match="tiny has 64 positions, and --seq-len is 65") as raised:
-        require_length(model, 65)
-    assert "--seq-len 64" in raised.value.advice

@@ -67,8 +67,9 @@ def test_help_shows_the_defaults_that_the_tasks_have(checkout: Path) -> None:
     for variable, value in (
         ("RECIPE", request.recipe),
         ("PRECISION", request.precision),
-        ("BATCH", DEFAULT_BATCH),
-        ("SEQ_LEN", DEFAULT_SEQ_LEN),
+        ("HEAD", request.head),
+        ("BATCH", f" .*empty is {DEFAULT_BATCH}"),
+        ("SEQ_LEN", f" .*empty is {DEFAULT_SEQ_LEN}"),
     ):
         assert re.search(rf"^  {variable}={value}\b", said, re.MULTILINE), variable
 
@@ -77,6 +78,8 @@ def test_what_is_chosen_reaches_the_task(checkout: Path) -> None:
     chosen = {
         "MODEL": "m",
         "RECIPE": "r",
+        "HEAD": "h",
+        "CHECKPOINT": "c c",
         "PRECISION": "p",
         "BATCH": "4",
         "SEQ_LEN": "64",

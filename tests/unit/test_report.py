@@ -16,6 +16,7 @@ from bertir.show import build_facts
 from bertir.store import Artifact, Blob
 from bertir.upstream import SourceLock
 from bertir.verify import Parity
+from bertir.weights import of_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,10 @@ def build(root: Path) -> Build:
     ir = Artifact(files={"model.xml": blob("xml"), "model.bin": blob("bin")})
     step = Realised(derivation=derivation, artifact=ir, facts={"seconds": 1.5, "bytes_out": 6}, cached=False)
     measured: dict[str, Any] = {
-        "batches": [{"batch": 1}, {"batch": 4}],
+        "shapes": [{"batch": 1}, {"batch": 4}],
+        "refused": [],
+        "free_dimensions": ["batch"],
+        "fixed_dimensions": {"sequence": 128},
         "discrimination": 0.5,
         "sentences": 4,
         "signature": {
@@ -51,7 +55,7 @@ def build(root: Path) -> Build:
     }
     return Build(
         request=Request(model="all-minilm-l6-v2"),
-        model=load_models(root / "models.toml")["all-minilm-l6-v2"],
+        weights=of_model(load_models(root / "models.toml")["all-minilm-l6-v2"]),
         source=SourceLock(
             intent=digest("intent"),
             commit="c" * 40,
@@ -156,7 +160,20 @@ def test_what_is_printed_agrees_with_the_report(build: Build, tmp_path: Path) ->
         (Request(model="m", precision="fp32"), "reshapable-fp32"),
         (Request(model="m", batch=4), "reshapable-fp16-4x128"),
         (Request(model="m", seq_len=64), "reshapable-fp16-1x64"),
+        (Request(model="m", batch=1, seq_len=128), "reshapable-fp16"),
+        (Request(model="m", head="classifier"), "reshapable-fp16-classifier"),
+        (Request(model="m", head="sequence", batch=2), "reshapable-fp16-sequence-2x128"),
+        (Request(model="m", recipe="meta-graph"), "meta-graph-fp16"),
     ],
 )
 def test_each_variant_has_a_folder_of_its_own(request_: Request, folder: str) -> None:
     assert request_.variant == folder
+
+
+def test_a_recipe_that_takes_no_shape_has_none_in_the_report(build: Build) -> None:
+    other = replace(build, request=Request(model="m", recipe="meta-graph"), frozen_graph=None)
+    value = json.loads(report(other))
+    assert (value["request"]["batch"], value["request"]["seq_len"]) == (None, None)
+    assert value["frozen_graph"] is None
+    assert value["free_dimensions"] == ["batch"]
+    assert value["fixed_dimensions"] == {"sequence": 128}

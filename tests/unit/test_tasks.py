@@ -123,7 +123,12 @@ def test_the_options_of_the_issue_are_there_with_a_help_text_each(project: Proje
     ended = project.invoke("--help", "build-ir")
     for option in [
         "model",
+        "checkpoint",
+        "vocab-file",
+        "bert-config",
+        "case",
         "recipe",
+        "head",
         "precision",
         "batch",
         "seq-len",
@@ -163,7 +168,21 @@ def test_an_unknown_model_is_status_2_with_a_suggestion(project: Project) -> Non
     ("arguments", "message"),
     [
         (("--precision", "int8"), "--precision must be fp16 or fp32, and is 'int8'"),
-        (("--recipe", "magic"), "--recipe must be reshapable, and is 'magic'"),
+        (("--recipe", "magic"), "--recipe must be reshapable or meta-graph, and is 'magic'"),
+        (("--head", "neck"), "--head must be pooled or sequence or classifier, and is 'neck'"),
+        (
+            ("--recipe", "meta-graph", "--batch", "4"),
+            "--batch is 4, and the recipe meta-graph takes no shape",
+        ),
+        (
+            ("--recipe", "meta-graph", "--seq-len", "64"),
+            "--seq-len is 64, and the recipe meta-graph takes no",
+        ),
+        (("--vocab-file", "v"), "--vocab-file belongs to --checkpoint, and there is none"),
+        (("--model", "m", "--checkpoint", "src"), "--model and --checkpoint exclude each other"),
+        (("--checkpoint", "/nonexistent"), "--checkpoint /nonexistent is neither a directory nor the prefix"),
+        (("--checkpoint", "src"), "src holds no checkpoint"),
+        (("--checkpoint", "src", "--case", "both"), "--case must be cased or uncased, and is 'both'"),
         (("--seq-len", "513"), "all-minilm-l6-v2 has 512 positions, and --seq-len is 513"),
         (("--seq-len", "2"), "--seq-len must be at least 3, and is 2"),
         (("--batch", "0"), "--batch must be at least 1, and is 0"),

@@ -8,15 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertir.errors import BertirError, ParityError, StepError
+from bertir.graph import HEADS
 from bertir.pipeline import PRECISIONS, VERIFIED_BATCHES
-from bertir.verify import DISCRIMINATION_FACTOR, THRESHOLDS, judge
+from bertir.report import RECIPES, Request
+from bertir.verify import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, judge
 
-BATCHES = (1, 4)
 GOOD: dict[str, Any] = {
     "max_abs_difference": 1e-7,
     "discrimination": 0.5,
     "all_finite": True,
-    "batches": [{"batch": 1, "max_abs_difference": 1e-7}, {"batch": 4, "max_abs_difference": 1e-7}],
+    "shapes": [{"batch": batch, "sequence": 128, "max_abs_difference": 1e-7} for batch in VERIFIED_BATCHES],
+    "free_dimensions": ["batch"],
+    "fixed_dimensions": {"sequence": 128},
+    "refused": [{"batch": 2, "sequence": 64, "refused_by": "TensorFlow: no"}],
+    "rms": 0.5,
     "sentences": 4,
     "signature": {
         "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
@@ -34,33 +39,89 @@ def report(**change: Any) -> bytes:
     return json.dumps(GOOD | change).encode()
 
 
-def test_every_precision_has_a_threshold_that_leaves_room_to_tell_sentences_apart() -> None:
-    assert set(THRESHOLDS) == set(PRECISIONS)
-    assert THRESHOLDS["fp32"] < THRESHOLDS["fp16"]
-    assert all(DISCRIMINATION_FACTOR * threshold < 0.1 for threshold in THRESHOLDS.values())
+def asked(precision: str = "fp16", **changes: Any) -> Request:
+    return Request(precision=precision, **changes)
+
+
+def test_every_head_and_precision_has_a_threshold_that_leaves_room_to_tell_sentences_apart() -> None:
+    assert set(THRESHOLDS) == set(HEADS)
+    for thresholds in THRESHOLDS.values():
+        assert set(thresholds) == set(PRECISIONS)
+        assert thresholds["fp32"] < thresholds["fp16"]
+        assert all(DISCRIMINATION_FACTOR * threshold < 0.1 for threshold in thresholds.values())
+
+
+def test_every_recipe_promises_what_is_free() -> None:
+    assert set(PROMISED) == set(RECIPES)
 
 
 def test_a_good_report_passes_with_its_figures() -> None:
-    parity = judge(report(), "fp32", BATCHES)
+    parity = judge(report(), asked("fp32"))
     assert (parity.max_abs_difference, parity.threshold, parity.batches) == (1e-7, 1e-5, VERIFIED_BATCHES)
     assert parity.report == GOOD
 
 
+def test_more_layers_round_more_and_fewer_are_allowed_no_less() -> None:
+    allowed = [judge(report(), asked("fp32"), layers).threshold for layers in (2, 6, 12, 24)]
+    assert allowed == [1e-5, 1e-5, 2e-5, 4e-5]
+
+
+@pytest.mark.parametrize(
+    ("head", "rms", "scale"),
+    [
+        ("pooled", 3.0, 1.0),
+        ("sequence", 3.0, 3.0),
+        ("sequence", 0.5, 0.5),
+        ("classifier", 3.0, 3.0),
+        ("classifier", 0.01, 1.0),
+    ],
+)
+def test_a_threshold_is_in_units_of_an_output_that_nothing_bounds(
+    head: str, rms: float, scale: float
+) -> None:
+    threshold = THRESHOLDS[head]["fp32"] * scale
+    assert judge(report(rms=rms), asked("fp32", head=head)).threshold == pytest.approx(threshold)
+    with pytest.raises(ParityError, match="disagree"):
+        judge(report(rms=rms, max_abs_difference=threshold * 1.01), asked("fp32", head=head))
+
+
+@pytest.mark.parametrize("head", ["sequence", "classifier"])
+@pytest.mark.parametrize("rms", [None, "1", [], float("nan")])
+def test_without_a_size_of_the_output_nothing_passes(head: str, rms: object) -> None:
+    with pytest.raises(BertirError) as raised:
+        judge(report(rms=rms), asked(head=head))
+    assert isinstance(raised.value, ParityError | StepError)
+
+
+def test_a_reshapable_ir_whose_batch_is_fixed_is_refused_with_who_refused() -> None:
+    fixed = report(
+        free_dimensions=[],
+        fixed_dimensions={"batch": 1, "sequence": 128},
+        refused=[{"batch": 2, "sequence": 128, "refused_by": "OpenVINO: shapes do not match"}],
+    )
+    with pytest.raises(ParityError, match=r"promises a free batch.*OpenVINO: shapes do not match"):
+        judge(fixed, asked())
+    assert judge(fixed, asked(recipe="meta-graph")).report["fixed_dimensions"] == {
+        "batch": 1,
+        "sequence": 128,
+    }
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_the_threshold_itself_passes_and_a_little_more_does_not(precision: str) -> None:
-    threshold = THRESHOLDS[precision]
-    judge(report(max_abs_difference=threshold), precision, BATCHES)
+    threshold = THRESHOLDS["pooled"][precision]
+    judge(report(max_abs_difference=threshold), asked(precision))
     with pytest.raises(ParityError, match=f"disagree.*allowed for {precision} weights") as raised:
-        judge(report(max_abs_difference=threshold * 1.01), precision, BATCHES)
+        judge(report(max_abs_difference=threshold * 1.01), asked(precision))
     assert raised.value.exit_status == 8
     assert "Nothing was published" in raised.value.advice
 
 
 def test_what_passes_for_fp16_does_not_for_fp32() -> None:
     between = report(max_abs_difference=1e-4)
-    judge(between, "fp16", BATCHES)
+    judge(between, asked("fp16"))
     with pytest.raises(ParityError):
-        judge(between, "fp32", BATCHES)
+        judge(between, asked("fp32"))
 
 
 @pytest.mark.parametrize(
@@ -75,19 +136,19 @@ def test_what_passes_for_fp16_does_not_for_fp32() -> None:
 )
 def test_numbers_that_are_not_finite_never_pass(change: dict[str, Any]) -> None:
     with pytest.raises(ParityError, match="aren't finite"):
-        judge(report(**change), "fp16", BATCHES)
+        judge(report(**change), asked("fp16"))
 
 
 @pytest.mark.parametrize("discrimination", [0.0, 9e-3, float("nan"), -1.0])
 def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: float) -> None:
     with pytest.raises(BertirError) as raised:
-        judge(report(discrimination=discrimination), "fp16", BATCHES)
+        judge(report(discrimination=discrimination), asked("fp16"))
     assert isinstance(raised.value, ParityError | StepError)
 
 
 def test_a_report_that_compared_nothing_does_not_pass() -> None:
     with pytest.raises(BertirError) as raised:
-        judge(report(batches=[]), "fp16", BATCHES)
+        judge(report(shapes=[]), asked("fp16"))
     assert isinstance(raised.value, ParityError | StepError)
 
 
@@ -95,7 +156,7 @@ def test_a_report_that_compared_nothing_does_not_pass() -> None:
 def test_a_report_that_lacks_a_figure_is_no_report(key: str) -> None:
     with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
         judge(
-            json.dumps({name: value for name, value in GOOD.items() if name != key}).encode(), "fp16", BATCHES
+            json.dumps({name: value for name, value in GOOD.items() if name != key}).encode(), asked("fp16")
         )
 
 
@@ -109,22 +170,22 @@ def test_a_report_that_lacks_a_figure_is_no_report(key: str) -> None:
         b"\xff",
         b'"text"',
         b"[" * 100_000,
-        report(batches=[{"batch": float("inf")}]),
+        report(shapes=[{"batch": float("inf")}]),
     ],
     ids=["empty", "list", "null", "cut", "no text", "string", "nested", "infinite"],
 )
 def test_what_is_no_report_is_one_step_error(data: bytes) -> None:
     with pytest.raises(StepError, match=r"its report (can't be read|is not complete)"):
-        judge(data, "fp16", BATCHES)
+        judge(data, asked("fp16"))
 
 
-@given(st.sampled_from(sorted(GOOD)), JSON, st.sampled_from(sorted(THRESHOLDS)))
+@given(st.sampled_from(sorted(GOOD)), JSON, st.sampled_from(PRECISIONS))
 def test_whatever_a_report_says_it_passes_only_within_the_threshold(
     key: str, value: Any, precision: str
 ) -> None:
     try:
-        parity = judge(report(**{key: value}), precision, BATCHES)
+        parity = judge(report(**{key: value}), asked(precision))
     except (ParityError, StepError):
         return
-    assert 0 <= parity.max_abs_difference <= parity.threshold == THRESHOLDS[precision]
+    assert 0 <= parity.max_abs_difference <= parity.threshold == THRESHOLDS["pooled"][precision]
     assert parity.batches

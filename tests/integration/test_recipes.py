@@ -1,0 +1,386 @@
+"""Both recipes, all heads, and checkpoints of the user's own, with a tiny BERT that run_classifier.py fine-tunes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from checkout import ROOT
+from tiny_bert import HIDDEN, SENTENCES, config, files, weights
+
+from bertir.builder import ContainerStep
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError, StepError
+from bertir.graph import read_graph
+from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.pipeline import build_ir, convert_published, examine, read
+from bertir.report import Request
+from bertir.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from builds import TinyBuild
+
+    from bertir.builder import Builder
+    from bertir.report import Build
+    from bertir.store import Blob
+
+pytestmark = pytest.mark.engine
+
+TOKENS = 64
+TUNED = "model.ckpt-40"
+HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+
+
+def pairs() -> list[tuple[str, str]]:
+    sentences = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [(first, sentences[3 * i % len(sentences)]) for i, first in enumerate(sentences)]
+
+
+def rows(label: Callable[[int], object]) -> bytes:
+    lines = (f"{label(i)}\t1\t2\t{first}\t{second}\n" for i, (first, second) in enumerate(pairs()))
+    return (HEADER + "".join(lines)).encode()
+
+
+def run_classifier(
+    builder: Builder, build: TinyBuild, *arguments: str, inputs: dict[str, Blob], outputs: Iterable[str]
+) -> Artifact:
+    """Run the patched script as its authors meant it to be run: nothing is frozen."""
+    checkpoint = build.checkpoint
+    step = ContainerStep(
+        name="run-classifier",
+        arguments=(
+            "/usr/bin/python3",
+            "/in/source/run_classifier.py",
+            "--task_name=MRPC",
+            "--data_dir=/in/task",
+            "--vocab_file=/in/vocab.txt",
+            "--bert_config_file=/in/bert_config.json",
+            f"--max_seq_length={TOKENS}",
+            "--output_dir=/out",
+            *arguments,
+        ),
+        inputs={f"/in/{name}": checkpoint[name] for name in ("vocab.txt", "bert_config.json")}
+        | {f"/in/source/{name}": blob for name, blob in build.source.artifact.files.items()}
+        | inputs,
+        outputs=tuple(outputs),
+    )
+    return builder.run(step).artifact
+
+
+@pytest.fixture(scope="module")
+def tuned(builder: Builder, tiny_build: TinyBuild, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as run_classifier.py leaves it after fine-tuning, with vocabulary and configuration."""
+    folder = tmp_path_factory.mktemp("fine") / "tuned"
+    folder.mkdir()
+    checkpoint = tiny_build.checkpoint
+    names = [f"{TUNED}.{part}" for part in ("data-00000-of-00001", "index", "meta")]
+    trained = run_classifier(
+        builder,
+        tiny_build,
+        "--do_train=true",
+        "--init_checkpoint=/in/bert_model.ckpt",
+        "--train_batch_size=5",
+        "--num_train_epochs=20",
+        "--learning_rate=1e-3",
+        inputs={f"/in/{name}": blob for name, blob in checkpoint.files.items() if ".ckpt." in name}
+        | {"/in/task/train.tsv": builder.store.add_bytes(rows(lambda i: i % 2))},
+        outputs=[*names, "checkpoint"],
+    )
+    for name in (*names, "checkpoint"):
+        builder.store.copy_out(trained[name], folder / name, what=name)
+    for name in ("vocab.txt", "bert_config.json"):
+        builder.store.copy_out(checkpoint[name], folder / name, what=name)
+    return folder
+
+
+def build(builder: Builder, folder: Path, output: Path, **request: Any) -> tuple[Build, Path]:
+    done, published = build_ir(builder, Request(**request), output, find_checkpoint(Options(path=folder)))
+    return done, published.folder
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return value
+
+
+def shapes(report: dict[str, Any]) -> list[tuple[int, int]]:
+    return [(shape["batch"], shape["sequence"]) for shape in report["parity"]["shapes"]]
+
+
+@pytest.mark.usefixtures("tiny_build")
+def test_golden_digests_of_the_recipe_meta_graph(
+    builder: Builder, tmp_path: Path, golden: Callable[[str, dict[str, str]], None]
+) -> None:
+    digests: dict[str, str] = {}
+    for head in ("pooled", "sequence"):
+        request = Request(model="tiny-bert", recipe="meta-graph", precision="fp32", head=head)
+        done, published = build_ir(builder, request, tmp_path)
+        digests |= {f"{head}/{name}": str(blob.digest) for name, blob in done.ir.files.items()}
+        report = report_of(published.folder)
+        assert [port["partial_shape"] for port in report["inputs"]] == ["[?,?]"] * 3
+        assert (report["free_dimensions"], report["fixed_dimensions"]) == (["batch", "sequence"], {})
+        assert shapes(report) == [(1, 128), (2, 128), (8, 128), (32, 128), (2, 64), (2, 160)]
+    golden("tiny-bert-meta-graph", digests)
+
+
+@pytest.mark.usefixtures("tiny_build")
+def test_golden_digests_of_a_head_that_is_frozen(
+    builder: Builder, tmp_path: Path, golden: Callable[[str, dict[str, str]], None]
+) -> None:
+    request = Request(model="tiny-bert", precision="fp32", head="sequence")
+    done, published = build_ir(builder, request, tmp_path)
+    assert done.frozen_graph is not None
+    report = report_of(published.folder)
+    assert report["outputs"][0]["partial_shape"] == f"[1,128,{HIDDEN}]"
+    assert "bert/sequence_output:0" in report["outputs"][0]["names"]
+    digests = {name: str(blob.digest) for name, blob in done.ir.files.items()}
+    golden("tiny-bert-sequence", digests | {"frozen_graph": str(done.frozen_graph.digest)})
+
+
+@pytest.mark.usefixtures("tiny_build")
+def test_a_reshapable_ir_agrees_at_every_batch_and_says_that_its_tokens_are_fixed(
+    builder: Builder, tmp_path: Path
+) -> None:
+    _, published = build_ir(builder, Request(model="tiny-bert", precision="fp32"), tmp_path)
+    report = report_of(published.folder)
+    assert (report["free_dimensions"], report["fixed_dimensions"]) == (["batch"], {"sequence": 128})
+    assert shapes(report) == [(1, 128), (2, 128), (8, 128), (32, 128)]
+    assert {refusal["sequence"] for refusal in report["parity"]["refused"]} == {64, 160}
+    assert all(
+        shape["max_abs_difference"] <= report["parity"]["threshold"] for shape in report["parity"]["shapes"]
+    )
+
+
+# a fine-tuned checkpoint
+
+
+def test_a_fine_tuned_checkpoint_gives_the_probabilities_that_run_classifier_predicts(
+    builder: Builder, tiny_build: TinyBuild, tuned: Path, tmp_path: Path, run_program: Callable[..., Any]
+) -> None:
+    done, folder = build(builder, tuned, tmp_path, head="classifier", precision="fp32", seq_len=TOKENS)
+    assert folder == tmp_path / "tuned" / "reshapable-fp32-classifier-1x64"
+    report = report_of(folder)
+    assert report["outputs"][0]["names"] == ["loss/Softmax:0"]
+    assert report["from"]["model"]["files"]["bert_model.ckpt.index"] == str(
+        Digest.of_file(tuned / f"{TUNED}.index")
+    )
+    predicted = run_classifier(
+        builder,
+        tiny_build,
+        "--do_predict=true",
+        "--init_checkpoint=/in/bert_model.ckpt",
+        inputs={f"/in/{name}": blob for name, blob in done.checkpoint.files.items() if ".ckpt." in name}
+        | {"/in/task/test.tsv": builder.store.add_bytes(rows(str))},
+        outputs=["test_results.tsv", "predict.tf_record"],
+    )
+    expected = np.array(
+        [
+            [float(number) for number in line.split("\t")]
+            for line in read_bytes(builder, predicted["test_results.tsv"]).decode().splitlines()
+        ]
+    )
+    # The same rows, as run_classifier.py itself has encoded them.
+    program = (ROOT / "tests/support/steps/probabilities.py").read_text(encoding="utf-8")
+    ran = run_program(
+        program,
+        "/in/model.xml",
+        "/in/predict.tf_record",
+        "/out/probabilities.json",
+        inputs={
+            f"/in/{name}": read_bytes(builder, blob)
+            for name, blob in {**done.ir.files, "predict.tf_record": predicted["predict.tf_record"]}.items()
+        },
+        outputs=["probabilities.json"],
+    )
+    found = np.array(json.loads(read_bytes(builder, ran.artifact["probabilities.json"])))
+    assert expected.shape == found.shape == (len(pairs()), 2)
+    assert np.ptp(expected[:, 0]) > 0.1  # a classifier that tells rows apart
+    assert np.abs(expected - found).max() < 1e-6
+
+
+def read_bytes(builder: Builder, blob: Blob) -> bytes:
+    return builder.store.checked(blob, what="a test's file").read_bytes()
+
+
+def test_the_same_checkpoint_under_another_name_is_the_same_ir_and_nothing_to_do(
+    builder: Builder, tuned: Path, tmp_path: Path
+) -> None:
+    first, _ = build(builder, tuned, tmp_path, precision="fp32", seq_len=TOKENS)
+    other = tmp_path / "other"
+    other.mkdir()
+    for item in tuned.iterdir():
+        if item.name != "checkpoint":
+            (other / item.name.replace(TUNED, "renamed")).write_bytes(item.read_bytes())
+    again, folder = build(builder, other / "renamed", tmp_path, precision="fp32", seq_len=TOKENS)
+    assert again.ir == first.ir
+    assert all(step.cached for step in again.steps)
+    assert folder == tmp_path / "other" / "reshapable-fp32-1x64"
+
+
+def test_a_training_graph_ends_in_one_message_for_meta_graph_and_works_for_reshapable(
+    builder: Builder, tuned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StepError) as caught:
+        build(builder, tuned, tmp_path, recipe="meta-graph")
+    said = str(caught.value)
+    for part in (
+        "bert_model.ckpt.meta is a training graph",
+        "IteratorGetNext",
+        "slots adam_m",
+        "drops numbers out",
+    ):
+        assert part in said
+    assert "--recipe reshapable" in said
+    build(builder, tuned, tmp_path, precision="fp32", seq_len=TOKENS)
+
+
+def test_a_training_graph_of_another_tensorflow_is_told_too(
+    builder: Builder, tiny_build: TinyBuild, run_program: Callable[..., Any]
+) -> None:
+    checkpoint = tiny_build.checkpoint
+    program = (ROOT / "tests/support/steps/training_meta.py").read_text(encoding="utf-8")
+    made = run_program(
+        program,
+        "/in/bert_model.ckpt.meta",
+        "/out/bert_model.ckpt.meta",
+        inputs={"/in/bert_model.ckpt.meta": read_bytes(builder, checkpoint["bert_model.ckpt.meta"])},
+        outputs=["bert_model.ckpt.meta"],
+    )
+    strange = Artifact(files=dict(checkpoint.files) | dict(made.artifact.files))
+    with pytest.raises(StepError) as caught:
+        examine(builder, Request(recipe="meta-graph"), strange)
+    said = str(caught.value)
+    for part in (
+        "training graph",
+        "no input: Placeholder",
+        "TPUReplicateMetadata (1)",
+        "unknown to this TensorFlow: OldOperation",
+    ):
+        assert part in said
+
+
+def test_what_only_training_reads_does_not_keep_a_graph_from_being_converted(
+    builder: Builder, tiny_build: TinyBuild, run_program: Callable[..., Any]
+) -> None:
+    # Adam's slots and an operation that is gone, beside a path from the placeholders to the output.
+    checkpoint = tiny_build.checkpoint
+    program = (ROOT / "tests/support/steps/training_meta.py").read_text(encoding="utf-8")
+    made = run_program(
+        program,
+        "/in/bert_model.ckpt.meta",
+        "/out/bert_model.ckpt.meta",
+        "aside",
+        inputs={"/in/bert_model.ckpt.meta": read_bytes(builder, checkpoint["bert_model.ckpt.meta"])},
+        outputs=["bert_model.ckpt.meta"],
+    )
+    strange = Artifact(files=dict(checkpoint.files) | dict(made.artifact.files))
+    request = Request(recipe="meta-graph")
+    graph = read_graph(read(builder, examine(builder, request, strange), "graph.json"))
+    assert graph.output == "bert/pooler/dense/Tanh"
+    assert set(convert_published(builder, request, strange, graph).artifact.files) == {
+        "model.xml",
+        "model.bin",
+    }
+
+
+def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    from bertir.pipeline import import_checkpoint
+
+    tensors = weights() | {"embeddings.position_embeddings.weight": np.zeros((32, HIDDEN), np.float32)}
+    contents = files(tensors, config(max_position_embeddings=32))
+    given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+    other = import_checkpoint(builder, given, tiny_build.source).artifact
+    mixed = dict(tiny_build.checkpoint.files) | {"bert_model.ckpt.meta": other["bert_model.ckpt.meta"]}
+    with pytest.raises(StepError) as caught:
+        examine(builder, Request(recipe="meta-graph"), Artifact(files=mixed))
+    assert "misshapen: bert/embeddings/position_embeddings is [160, 128], the graph takes [32, 128]" in str(
+        caught.value
+    )
+
+
+@pytest.mark.usefixtures("tiny_build")
+def test_a_checkpoint_without_a_classifier_has_no_probabilities(builder: Builder, tmp_path: Path) -> None:
+    with pytest.raises(
+        StepError, match="the checkpoint has no classifier: its variable output_weights is missing"
+    ):
+        build_ir(builder, Request(model="tiny-bert", head="classifier"), tmp_path)
+    with pytest.raises(StepError, match="no node loss/Softmax, which the head classifier needs"):
+        build_ir(builder, Request(model="tiny-bert", head="classifier", recipe="meta-graph"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_meta_there_is_no_meta_graph(builder: Builder, tuned: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for item in tuned.iterdir():
+        if not item.name.endswith(".meta"):
+            (bare / item.name).write_bytes(item.read_bytes())
+    with pytest.raises(ConfigurationError, match="there is none beside it") as caught:
+        build(builder, bare, tmp_path, recipe="meta-graph")
+    assert "--recipe reshapable" in caught.value.advice
+
+
+# a Hugging Face directory
+
+
+def hugging_face(folder: Path, tensors: dict[str, np.ndarray], **changes: object) -> Path:
+    folder.mkdir()
+    for name, data in files(tensors, config(**changes)).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_a_hugging_face_classifier_keeps_its_head_whatever_its_number_of_labels(
+    builder: Builder, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(5)
+    prefixed = {f"bert.{name}": tensor for name, tensor in weights().items()}
+    prefixed |= {
+        "classifier.weight": random.normal(0, 0.5, (5, HIDDEN)).astype(np.float32),
+        "classifier.bias": random.normal(0, 0.5, 5).astype(np.float32),
+    }
+    folder = hugging_face(tmp_path / "hf", prefixed, architectures=["BertForSequenceClassification"])
+    outputs = {}
+    for recipe in ("reshapable", "meta-graph"):
+        _, published = build(
+            builder, folder, tmp_path / "dist", head="classifier", precision="fp32", recipe=recipe
+        )
+        outputs[recipe] = report_of(published)["outputs"][0]["partial_shape"]
+    assert outputs == {"reshapable": "[1,5]", "meta-graph": "[?,5]"}
+
+
+def test_the_encoder_is_the_same_with_the_prefix_bert_and_without(
+    builder: Builder, tiny_build: TinyBuild, tmp_path: Path
+) -> None:
+    prefixed = {f"bert.{name}": tensor for name, tensor in weights().items()}
+    prefixed["cls.seq_relationship.bias"] = np.zeros(2, np.float32)
+    folder = hugging_face(tmp_path / "hf", prefixed, architectures=["BertForPreTraining"])
+    done, _ = build(builder, folder, tmp_path / "dist", precision="fp32")
+    assert done.ir == tiny_build.ir.artifact
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "said"),
+    [
+        ({"problem_type": "multi_label_classification"}, 3, "multi_label_classification"),
+        ({}, 1, "labels 1"),
+    ],
+)
+def test_a_classifier_that_is_no_softmax_is_refused(
+    builder: Builder, tmp_path: Path, changes: dict[str, object], labels: int, said: str
+) -> None:
+    tensors = {f"bert.{name}": tensor for name, tensor in weights().items()}
+    tensors |= {
+        "classifier.weight": np.ones((labels, HIDDEN), np.float32),
+        "classifier.bias": np.ones(labels, np.float32),
+    }
+    folder = hugging_face(tmp_path / "hf", tensors, **changes)
+    with pytest.raises(StepError, match=said):
+        build(builder, folder, tmp_path / "dist")

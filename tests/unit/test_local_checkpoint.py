@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError
+from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
+from bertir.weights import of_checkpoint, require_length
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bertir.store import Store
+
+    Make = Callable[..., Path]
+
+CONFIG = {"max_position_embeddings": 64, "num_hidden_layers": 3, "vocab_size": 8}
+GOOGLE_FILES = ("model.ckpt-343.data-00000-of-00001", "model.ckpt-343.index", "model.ckpt-343.meta")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make a directory of the given files; without a content, a file holds its own name."""
+
+    def make(*names: str, **contents: str | bytes) -> Path:
+        folder = tmp_path / "tuned"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_text(name, encoding="utf-8")
+        for key, content in {
+            "vocab.txt": "[PAD]\n[CLS]\n[SEP]\ncat\n",
+            "bert_config.json": json.dumps(CONFIG),
+            **{key.replace("__", "."): content for key, content in contents.items()},
+        }.items():
+            if content:
+                data = content if isinstance(content, bytes) else content.encode()
+                (folder / key).write_bytes(data)
+        return folder
+
+    return make
+
+
+def refused(folder: Path, **options: object) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as raised:
+        find_checkpoint(Options(path=folder, **options))  # type: ignore[arg-type]
+    return raised.value
+
+
+def test_a_checkpoint_has_the_same_names_whatever_its_prefix_is(make: Make, store: Store) -> None:
+    folder = make(*GOOGLE_FILES)
+    found = find_checkpoint(Options(path=folder))
+    assert (found.name, found.kind, found.layers, found.max_positions) == ("tuned", "google", 3, 64)
+    assert set(found.files) == {
+        "bert_model.ckpt.data-00000-of-00001",
+        "bert_model.ckpt.index",
+        "bert_model.ckpt.meta",
+        "bert_config.json",
+        "vocab.txt",
+    }
+    stored = add_checkpoint(store, found)
+    for item in folder.glob("model.ckpt-343*"):
+        item.rename(folder / item.name.replace("model.ckpt-343", "other"))
+    assert add_checkpoint(store, find_checkpoint(Options(path=folder))) == stored
+    assert stored["bert_model.ckpt.index"].digest == Digest.of_bytes(b"model.ckpt-343.index")
+
+
+@pytest.mark.parametrize("named", ["model.ckpt-7", "model.ckpt-7.index", "model.ckpt-7.data-00000-of-00001"])
+def test_one_of_several_is_chosen_by_its_prefix_or_one_of_its_files(make: Make, named: str) -> None:
+    folder = make(*GOOGLE_FILES, "model.ckpt-7.index", "model.ckpt-7.data-00000-of-00001")
+    found = find_checkpoint(Options(path=folder / named))
+    assert found.files["bert_model.ckpt.index"].name == "model.ckpt-7.index"
+    assert "bert_model.ckpt.meta" not in found.files  # that of the other one is none of it
+
+
+@pytest.mark.parametrize(
+    "state", ["model.ckpt-343", "/home/gone/tuned/model.ckpt-343", r"C:\\tuned\\model.ckpt-343"]
+)
+def test_of_several_the_one_that_the_state_file_names_is_taken(make: Make, state: str) -> None:
+    text = f'model_checkpoint_path: "{state}"\nall_model_checkpoint_paths: "model.ckpt-0"\n'
+    folder = make(*GOOGLE_FILES, "model.ckpt-0.index", "model.ckpt-0.data-00000-of-00001", checkpoint=text)
+    assert find_checkpoint(Options(path=folder)).files["bert_model.ckpt.index"].name == "model.ckpt-343.index"
+
+
+def test_several_candidates_are_named_with_what_to_pass(make: Make) -> None:
+    folder = make(*GOOGLE_FILES, "model.ckpt-7.index", checkpoint='model_checkpoint_path: "model.ckpt-9"')
+    error = refused(folder)
+    assert "several checkpoints: model.ckpt-343, model.ckpt-7" in str(error)
+    assert f"--checkpoint {folder}/model.ckpt-7" in error.advice
+    assert error.exit_status == 2
+
+
+def test_a_prefix_that_is_not_there_is_answered_with_those_that_are(make: Make) -> None:
+    error = refused(make(*GOOGLE_FILES) / "model.ckpt-8")
+    assert "neither a directory nor the prefix" in str(error)
+    assert "There are: model.ckpt-343." in error.advice
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (("data-00000-of-00002", "data-00001-of-00002"), True),
+        (("data-00001-of-00002",), False),
+        (("data-00000-of-00001", "data-00000-of-00002", "data-00001-of-00002"), False),
+        ((), False),
+    ],
+)
+def test_all_parts_of_the_data_are_taken_or_none(make: Make, parts: tuple[str, ...], whole: bool) -> None:
+    folder = make("model.index", *(f"model.{part}" for part in parts))
+    if whole:
+        found = find_checkpoint(Options(path=folder)).files
+        assert {f"bert_model.ckpt.{part}" for part in parts} <= set(found)
+    else:
+        assert "don't make up a whole" in str(refused(folder))
+
+
+def test_vocabulary_and_configuration_that_are_missing_are_named_at_once(make: Make) -> None:
+    folder = make(*GOOGLE_FILES, vocab__txt="", bert_config__json="")
+    error = refused(folder)
+    assert f"no {folder}/vocab.txt and no {folder}/bert_config.json" in str(error)
+    assert "--vocab-file FILE --bert-config FILE" in error.advice
+
+
+def test_vocabulary_and_configuration_may_lie_elsewhere(make: Make, tmp_path: Path) -> None:
+    folder = make(*GOOGLE_FILES, vocab__txt="", bert_config__json="")
+    (tmp_path / "v").write_text("[CLS]\nCat\n")
+    (tmp_path / "c").write_text(json.dumps(CONFIG))
+    found = find_checkpoint(Options(path=folder, vocab_file=tmp_path / "v", bert_config=tmp_path / "c"))
+    assert (found.files["vocab.txt"], found.files["bert_config.json"]) == (tmp_path / "v", tmp_path / "c")
+
+
+def test_a_hugging_face_directory_is_known_by_its_safetensors(make: Make) -> None:
+    folder = make("model.safetensors", "pytorch_model.bin", config__json=json.dumps(CONFIG))
+    for path in (folder, folder / "model.safetensors"):
+        found = find_checkpoint(Options(path=path))
+        assert found.kind == "hugging-face"
+        assert set(found.files) == {"model.safetensors", "config.json", "vocab.txt"}
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "model.pkl"])
+def test_pickled_weights_are_refused_with_the_reason(make: Make, name: str) -> None:
+    folder = make(name, config__json=json.dumps(CONFIG))
+    for path in (folder, folder / name):
+        error = refused(path)
+        assert f"{name} is pickled" in str(error)
+        assert "run whatever program" in str(error)
+        assert "safetensors" in error.advice
+
+
+def test_safetensors_in_parts_and_a_folder_of_nothing_are_refused(make: Make) -> None:
+    folder = make()
+    assert "holds no checkpoint" in str(refused(folder))
+    (folder / "model.safetensors.index.json").touch()
+    assert "several parts" in str(refused(folder))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "case", "decision"),
+    [
+        ("[CLS]\n[UNK]\ncat\n##at\n", "", (True, "vocab.txt")),
+        ("[CLS]\nCat\ncat\n", "", (False, "vocab.txt")),
+        ("[CLS]\nÉté\n", "", (False, "vocab.txt")),
+        ("[CLS]\n[PAD]\n\u732b\n", "", (True, "vocab.txt")),
+        ("[CLS]\nCat\n", "uncased", (True, "--case")),
+        ("[CLS]\ncat\n", "cased", (False, "--case")),
+    ],
+)
+def test_a_vocabulary_is_uncased_if_no_token_has_an_upper_case_letter_unless_it_is_said(
+    make: Make, store: Store, vocabulary: str, case: str, decision: tuple[bool, str]
+) -> None:
+    found = find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=vocabulary), case=case))
+    facts = of_checkpoint(found, add_checkpoint(store, found)).facts
+    assert (facts["lower_case"], facts["lower_case_from"]) == decision
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "its max_position_embeddings is None"),
+        (json.dumps(CONFIG | {"vocab_size": True}), "its vocab_size is True"),
+        (json.dumps(CONFIG | {"max_position_embeddings": 0}), "its max_position_embeddings is 0"),
+        (json.dumps(CONFIG | {"num_hidden_layers": "12"}), "its num_hidden_layers is '12'"),
+        (b"\xff", "is not UTF-8 text"),
+        (" " * (1 << 20) + "{}", "has more than 1048576 bytes"),
+    ],
+    ids=["cut", "nested", "list", "true", "zero", "text", "bytes", "long"],
+)
+def test_a_configuration_that_is_none_is_one_message(make: Make, config: str | bytes, said: str) -> None:
+    assert said in str(refused(make(*GOOGLE_FILES, bert_config__json=config)))
+
+
+def test_a_vocabulary_longer_than_the_embedding_table_is_refused(make: Make) -> None:
+    error = refused(make(*GOOGLE_FILES, vocab__txt="a\n" * 9))
+    assert "has 9 lines, and the model embeds 8 tokens" in str(error)
+    assert "--vocab-file" in error.advice
+
+
+def test_a_sequence_has_no_more_tokens_than_the_model_has_positions(make: Make, store: Store) -> None:
+    found = find_checkpoint(Options(path=make(*GOOGLE_FILES)))
+    weights = of_checkpoint(found, add_checkpoint(store, found))
+    require_length(weights, 64)
+    with pytest.raises(ConfigurationError, match="tuned has 64 positions, and --seq-len is 65") as raised:
+        require_length(weights, 65)
+    assert "--seq-len 64" in raised.value.advice
+
+
+def test_what_is_in_the_store_already_is_not_written_again(make: Make, store: Store) -> None:
+    found = find_checkpoint(Options(path=make(*GOOGLE_FILES)))
+    stored = add_checkpoint(store, found)
+    before = {path: path.stat().st_ino for path in (store.root / "objects").rglob("*") if path.is_file()}
+    assert add_checkpoint(store, found) == stored
+    after = {path: path.stat().st_ino for path in (store.root / "objects").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_file_that_can_not_be_read_is_one_message(make: Make, store: Store) -> None:
+    folder = make(*GOOGLE_FILES)
+    found = find_checkpoint(Options(path=folder))
+    (folder / "model.ckpt-343.index").unlink()
+    with pytest.raises(ConfigurationError, match=r"can't read .*model\.ckpt-343\.index: No such file"):
+        add_checkpoint(store, found)
+
+
+def test_the_published_folder_needs_a_name(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(*GOOGLE_FILES)
+    monkeypatch.chdir(folder)
+    from pathlib import Path
+
+    assert find_checkpoint(Options(path=Path())).name == "tuned"
+    hidden = folder.rename(folder.with_name(".tuned"))
+    assert "into a folder with a name" in refused(hidden).advice
