@@ -185,6 +185,8 @@ def check(request: Request) -> None:
                 f"{name} must be at most {most}, and is {number}",
                 advice="The IR's batch dimension is free: it can be reshaped when it is loaded.",
             )
+    if request.task_data not in ("", MRPC):
+        read_dev_tsv(Path(request.task_data))
 
 
 # source

@@ -64,7 +64,7 @@ def test_make_all_prints_where_the_ir_lies_its_digests_its_parity_and_the_second
         digest = hashlib.sha256((main_job.published / name).read_bytes()).hexdigest()
         assert lines[name] == f"sha256:{digest}"
     assert re.fullmatch(
-        r"max abs difference \d\.\de-0\d, allowed 5e-03, batches 1, 2, 8, 32", lines["parity"]
+        r"max abs difference \d\.\de-0\d, allowed 5e-03, batches 1, 2, 4, 8, 32", lines["parity"]
     )
     assert float(lines["seconds"]) > 1
     for step in ("import", "freeze", "convert", "verify"):

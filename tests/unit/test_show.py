@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FACTS: dict[str, Any] = {
-    "request": {"model": "tiny", "recipe": "reshapable", "precision": "fp16", "batch": 1, "seq_len": 128},
+    "request": {"model": "tiny", "recipe": "reshapable", "precision": "fp16", "head": "pooled"},
+    "free_dimensions": ["batch"],
+    "fixed_dimensions": {"sequence": 128},
     "folder": "dist/tiny/reshapable-fp16",
     "unchanged": False,
     "files": {"model.xml": "sha256:" + "1" * 64, "model.bin": "sha256:" + "2" * 64},
@@ -56,10 +58,11 @@ def test_a_build_says_where_what_how_well_and_how_long() -> None:
     assert lines["IR"] == "dist/tiny/reshapable-fp16/model.xml"
     assert lines["model.xml"] == FACTS["files"]["model.xml"]
     assert lines["model.bin"] == FACTS["files"]["model.bin"]
-    assert lines["parity"] == "max abs difference 1.9e-04, allowed 5e-03, batches 1 and 4"
+    assert lines["parity"] == "max abs difference 1.9e-04, allowed 5e-03, batches 1, 4"
+    assert lines["inputs"] == "batch free, sequence 128"
     assert lines["steps"] == "freeze 14.0 s, convert 15.0 s"
     assert lines["seconds"] == "29.3"
-    assert lines["model"] == "tiny, reshapable, fp16, batch 1, 128 tokens"
+    assert lines["model"] == "tiny, reshapable, fp16, pooled"
 
 
 def test_a_build_with_nothing_to_do_says_so() -> None:
