@@ -121,6 +121,9 @@ def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a 
         except ValueError as error:  # an operation of another TensorFlow
             fail(f"the graph cannot be imported: {one_line(error)}")
     config = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=1)
+    # The graph as it is: each rewriting of it holds one more copy of all weights, of which a BERT-Large has 1.3 GB.
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.graph_options.optimizer_options.opt_level = tf.OptimizerOptions.L0
     return tf.Session(graph=graph, config=config)
 
 
