@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from bertir.digest import CHUNK_BYTES
+from bertir.digest import read_chunks
 from bertir.errors import DigestMismatchError, FetchError
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def _pinned(
 def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
     # zipfile gives no more bytes than the entry says that it has, and compares its CRC at the end.
     with archive.open(member) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+        yield from read_chunks(file)
 
 
 def _checked(archive: zipfile.ZipFile, path: Path, limits: Limits) -> list[zipfile.ZipInfo]:

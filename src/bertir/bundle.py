@@ -13,12 +13,12 @@ import json
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from bertir.digest import CHUNK_BYTES, Digest
+from bertir.digest import Digest, read_chunks
 from bertir.errors import FetchError
 from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bertir.progress import Progress
@@ -81,7 +81,7 @@ def read_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progr
                 if digest is None or digest not in wanted:
                     continue
                 file = cast("BinaryIO", tar.extractfile(member))
-                store.add(_chunks(file), expected=digest, what=wanted[digest])
+                store.add(read_chunks(file), expected=digest, what=wanted[digest])
                 taken.add(digest)
     except (tarfile.TarError, EOFError) as error:
         raise FetchError(
@@ -137,8 +137,3 @@ def _object_digest(member: tarfile.TarInfo) -> Digest | None:
         return Digest(name)
     except ValueError:
         return None
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk

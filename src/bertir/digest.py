@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
@@ -85,6 +85,12 @@ def _refuse_odd_keys(value: Any) -> None:  # noqa: ANN401 - any JSON value
     elif isinstance(value, list | tuple):
         for item in value:
             _refuse_odd_keys(item)
+
+
+def read_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Read a file to its end in pieces that memory bears."""
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
 
 
 def tree_digest(files: Mapping[str, Digest]) -> Digest:

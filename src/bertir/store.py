@@ -24,9 +24,9 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from bertir.digest import CHUNK_BYTES, Digest, HashingWriter, tree_digest
+from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Store:
 
     def add_file(self, path: Path, *, expected: Digest | None = None, what: str = "") -> Blob:
         with path.open("rb") as file:
-            return self.add(_chunks(file), expected=expected, what=what or path.name)
+            return self.add(read_chunks(file), expected=expected, what=what or path.name)
 
     def checked(self, blob: Blob, *, what: str) -> Path:
         """Give an object's path once its bytes were read and found to be the right ones.
@@ -199,7 +199,7 @@ class Store:
         """
         found = hashlib.sha256()
         with self._present(what), self.path(blob.digest).open("rb") as file:
-            for chunk in _chunks(file):
+            for chunk in read_chunks(file):
                 found.update(chunk)
                 yield chunk
         if found.hexdigest() != blob.digest.hex:
@@ -360,11 +360,6 @@ def _refuse_foreign(root: Path) -> None:
             f"{root} is to be the store, and holds something else",
             advice="Set BERTIR_STORE to a folder that is empty, or that isn't there yet.",
         )
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk
 
 
 @contextlib.contextmanager
