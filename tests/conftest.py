@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 # No deadline: how long an example takes says more of the machine than of the code.
 settings.register_profile("bertir", deadline=None)
 settings.load_profile("bertir")
+
+# A CI runner may start this with SIGINT ignored (sh does, for what it starts by `&`), and so would be what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 
