@@ -29,7 +29,7 @@ from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, repor
 from bertir.store import Artifact
 from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
-from bertir.verify import judge
+from bertir.verify import VERIFIED_BATCHES, judge
 from bertir.weights import Weights, of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from bertir.store import Blob, Store
 
 PRECISIONS = ("fp16", "fp32")
-VERIFIED_BATCHES = (1, 2, 4, 8, 32)
 MOST_ROWS = 65536
 LEAST_TOKENS = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
 META = "bert_model.ckpt.meta"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bertir.errors import BertirError, ParityError, StepError
 from bertir.graph import HEADS
-from bertir.pipeline import PRECISIONS, VERIFIED_BATCHES
+from bertir.pipeline import PRECISIONS
 from bertir.report import RECIPES, Request
-from bertir.verify import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, judge
+from bertir.verify import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, VERIFIED_BATCHES, judge
 
 GOOD: dict[str, Any] = {
     "max_abs_difference": 1e-7,
@@ -144,6 +144,16 @@ def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: flo
     with pytest.raises(BertirError) as raised:
         judge(report(discrimination=discrimination), asked("fp16"))
     assert isinstance(raised.value, ParityError | StepError)
+
+
+def test_a_report_that_left_out_a_batch_is_not_complete() -> None:
+    some = [{"batch": batch, "sequence": 128} for batch in VERIFIED_BATCHES]
+    for shapes in (some[:-1], some[1:]):
+        with pytest.raises(StepError, match="not complete"):
+            judge(report(shapes=shapes, refused=[]), asked())
+    with pytest.raises(StepError, match="not complete"):
+        judge(report(), asked(batch=5))
+    judge(report(shapes=[*some, {"batch": 5, "sequence": 128}]), asked(batch=5))
 
 
 def test_a_report_that_compared_nothing_does_not_pass() -> None:
