@@ -220,7 +220,13 @@ def patch_source(builder: Builder, pins: Pins) -> Realised:
             name: builder.store.add_bytes(data, expected=pins.source.patched[name], what=name)
             for name, data in files.items()
         }
-        return Outcome(artifact=Artifact(files=stored), facts={"seconds": round(time.monotonic() - begun, 3)})
+        artifact = Artifact(files=stored)
+        facts = {
+            "seconds": round(time.monotonic() - begun, 3),
+            "bytes_in": pristine.size,
+            "bytes_out": artifact.size,
+        }
+        return Outcome(artifact=artifact, facts=facts)
 
     return builder.realise(derivation, run)
 

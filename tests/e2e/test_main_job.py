@@ -117,7 +117,7 @@ def test_the_report_says_what_went_in_and_what_came_out(main_job: MainJob) -> No
     assert {port["element_type"] for port in report["inputs"]} == {"i32"}
     assert [step["name"] for step in report["steps"]] == ["source", "import", "freeze", "convert", "verify"]
     for step in report["steps"]:
-        assert step["facts"]["seconds"] > 0
+        assert all(step["facts"][fact] > 0 for fact in ("seconds", "bytes_in", "bytes_out"))
         for blob in step["outputs"].values():
             assert re.fullmatch(r"sha256:[0-9a-f]{64}", blob)
 
