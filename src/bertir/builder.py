@@ -127,9 +127,7 @@ class Builder:
     def engine(self) -> Engine:
         from bertir.engine import connect
 
-        engine = self._stack.enter_context(
-            connect(self.environment, folder=self.store.root, progress=self.progress)
-        )
+        engine = self._stack.enter_context(connect(self.environment, folder=self.store.root))
         engine.require_architecture(self.intent.architecture)
         if removed := engine.remove_abandoned(self.store.is_abandoned):
             self.progress.say("engine", f"removed {removed} containers of builds that were killed")

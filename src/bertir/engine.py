@@ -30,7 +30,6 @@ from bertir.errors import (
     StepError,
     StepTimeoutError,
 )
-from bertir.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,10 +104,9 @@ class EngineFacts:
 class Engine:
     """A connection to a Docker API. Made by `connect`, closed by its `with` block."""
 
-    def __init__(self, client: docker.DockerClient, folder: Path, progress: Progress) -> None:
+    def __init__(self, client: docker.DockerClient, folder: Path) -> None:
         self._client = client
         self._folder = folder
-        self._progress = progress
 
     def facts(self) -> EngineFacts:
         with _as_engine_error("ask the engine for its version"):
@@ -371,13 +369,12 @@ def _regular_file(volume: Path, name: str, command: Command) -> Path:
 
 
 @contextlib.contextmanager
-def connect(environment: Mapping[str, str], *, folder: Path, progress: Progress = SILENT) -> Iterator[Engine]:
+def connect(environment: Mapping[str, str], *, folder: Path) -> Iterator[Engine]:
     """Connect to the engine that `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context or the default names.
 
     Args:
         environment: of the process.
         folder: the store's; logs of failed steps are kept in it, and containers are labelled with it.
-        progress: where to tell what goes on.
 
     Raises:
         EngineError: none answers there.
@@ -389,7 +386,7 @@ def connect(environment: Mapping[str, str], *, folder: Path, progress: Progress 
         except (DockerException, requests.RequestException) as error:
             raise _no_engine(environment, error) from error
         client.api.timeout = CALL_SECONDS
-        yield Engine(client, folder, progress)
+        yield Engine(client, folder)
     finally:
         client.close()
 

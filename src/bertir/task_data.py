@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 MRPC = "mrpc"
 TRAIN, TEST, DEV_IDS = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt", "mrpc_dev_ids.tsv"
-SPLIT = ("train.tsv", "dev.tsv", "test.tsv")
 _MOST_DEV_BYTES = 100_000_000
 _HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 _TEST_HEADER = ("index", *_HEADER[1:])
