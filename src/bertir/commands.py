@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertir import pipeline, show
+from bertir import materials, pipeline, show
 from bertir.errors import ConfigurationError
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.model import find_model, load_models
@@ -45,7 +45,7 @@ def build_ir(
         request = replace(request, model=_model_name(session, request.model))
     with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
         if bundle:
-            pipeline.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+            materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
         build, published = pipeline.build_ir(builder, request, Path(output), local)
     facts = show.build_facts(build, published, time.monotonic() - begun)
     return show.to_json(facts) if as_json else show.build_text(facts)
@@ -93,10 +93,10 @@ def fetch(
         )
     with session.builder(mirror=mirror) as builder:
         name = _model_name(session, model)
-        named = pipeline.fetch_materials(builder, name, task_data)
-        split = pipeline.split_task_data(builder).artifact if task_data else None
+        named = materials.fetch_materials(builder, name, task_data)
+        split = materials.split_task_data(builder).artifact if task_data else None
         if split and output:
-            pipeline.write_task_data(builder, split, Path(output))
+            materials.write_task_data(builder, split, Path(output))
         size = builder.store.size_of(named.values())
         if bundle:
             from bertir.bundle import write_bundle
@@ -125,7 +125,7 @@ def models(session: Session, *, as_json: bool) -> str:
         show.model_facts(
             model,
             default=position == 0,
-            fetched=pipeline.is_fetched(store, model),
+            fetched=materials.is_fetched(store, model),
         )
         for position, model in enumerate(known)
     ]

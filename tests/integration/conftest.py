@@ -12,16 +12,11 @@ from tiny_bert import TinyModel, make_model
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.fetch import Fetcher
 from bertir.graph import frozen_graph
-from bertir.pipeline import (
-    convert,
-    fetch_model,
-    freeze,
-    import_checkpoint,
-    load_pins,
-    patch_source,
-)
+from bertir.materials import fetch_model, load_pins
+from bertir.pipeline import patch_source
 from bertir.progress import SILENT
 from bertir.report import DEFAULT_SEQ_LEN, Request
+from bertir.steps import convert, freeze, import_checkpoint
 from bertir.store import Store
 from bertir.weights import of_model
 

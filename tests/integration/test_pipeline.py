@@ -17,8 +17,8 @@ from tiny_bert import config, files, make_model, weights
 from bertir.builder import ContainerStep
 from bertir.errors import ParityError, StepError
 from bertir.graph import frozen_graph
-from bertir.pipeline import compare, convert, freeze, import_checkpoint, read
 from bertir.report import DEFAULT_SEQ_LEN, Request
+from bertir.steps import compare, convert, freeze, import_checkpoint, read
 from bertir.store import Artifact
 from bertir.verify import judge
 

@@ -15,8 +15,9 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, StepError
 from bertir.graph import read_graph
 from bertir.local_checkpoint import Options, find_checkpoint
-from bertir.pipeline import build_ir, convert_published, examine, read
+from bertir.pipeline import build_ir
 from bertir.report import Request
+from bertir.steps import convert_published, examine, read
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def test_what_only_training_reads_does_not_keep_a_graph_from_being_converted(
 def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
-    from bertir.pipeline import import_checkpoint
+    from bertir.steps import import_checkpoint
 
     tensors = weights() | {"embeddings.position_embeddings.weight": np.zeros((32, HIDDEN), np.float32)}
     contents = files(tensors, config(max_position_embeddings=32))

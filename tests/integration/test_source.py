@@ -11,7 +11,7 @@ from checkout import copy_checkout
 from git_server import make_certificate, serve_git
 
 from bertir.errors import SourceError
-from bertir.pipeline import load_pins, mirror_pin
+from bertir.materials import load_pins, mirror_pin
 from bertir.source import UnreachableError, clone, rebuild
 
 if TYPE_CHECKING:

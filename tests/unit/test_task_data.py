@@ -14,8 +14,8 @@ from bertir.builder import Builder, Layout
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
 from bertir.fetch import Fetcher
+from bertir.materials import split_task_data, task_rows, write_task_data
 from bertir.origin import Origin
-from bertir.pipeline import split_task_data, task_rows, write_task_data
 from bertir.progress import SILENT
 from bertir.task_data import load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 

@@ -1,0 +1,246 @@
+"""The steps that run in the container: the command of each, its inputs and its outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bertir.builder import ContainerStep
+from bertir.errors import ConfigurationError
+from bertir.materials import task_rows
+from bertir.model import CHECKPOINT_FILES
+from bertir.report import META_GRAPH, RESHAPABLE
+from bertir.store import Artifact
+from bertir.verify import VERIFIED_BATCHES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bertir.builder import Builder
+    from bertir.derivation import Realised
+    from bertir.graph import Graph
+    from bertir.report import Request
+    from bertir.store import Blob
+    from bertir.weights import Weights
+
+LEAST_TOKENS = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
+META = "bert_model.ckpt.meta"
+
+
+def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Realised:
+    """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
+    program, mounted = _program(builder, "import_checkpoint.py")
+    return builder.run(
+        ContainerStep(
+            name="import",
+            arguments=(
+                *program,
+                "--model=/in/model.safetensors",
+                "--config=/in/config.json",
+                "--vocab=/in/vocab.txt",
+                "--source=/in/source",
+                "--output=/out",
+            ),
+            inputs=mounted
+            | _mounted("/in", model)
+            | {"/in/source/modeling.py": source.artifact["modeling.py"]},
+            outputs=CHECKPOINT_FILES,
+        )
+    )
+
+
+def freeze(
+    builder: Builder, request: Request, weights: Weights, source: Realised, checkpoint: Artifact
+) -> Realised:
+    """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
+    dev = task_rows(builder, request.task_data)
+    return builder.run(
+        ContainerStep(
+            name="freeze",
+            arguments=(
+                "/usr/bin/python3",
+                "/in/source/run_classifier.py",
+                "--task_name=MRPC",
+                "--do_eval=true",
+                f"--freeze={request.head}",
+                "--data_dir=/in/task",
+                "--vocab_file=/in/checkpoint/vocab.txt",
+                "--bert_config_file=/in/checkpoint/bert_config.json",
+                "--init_checkpoint=/in/checkpoint/bert_model.ckpt",
+                f"--do_lower_case={str(weights.lower_case).lower()}",
+                f"--max_seq_length={request.tokens(weights.max_positions)}",
+                "--output_dir=/out",
+            ),
+            # Not .meta: whatever graph lies there has no part in this one.
+            inputs={"/in/task/dev.tsv": dev}
+            | _mounted("/in/checkpoint", _without(checkpoint, META))
+            | _mounted("/in/source", source.artifact),
+            outputs=("inference_graph.pb",),
+        )
+    )
+
+
+def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> Realised:
+    """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
+    shape = f"{{i32}}[{request.rows} {graph.sequence}]"
+    return builder.run(
+        ContainerStep(
+            name="convert",
+            arguments=(
+                "mo",
+                "--input_model=/in/inference_graph.pb",
+                f"--input={','.join(name + shape for name in graph.inputs)}",
+                *_mo_arguments(request, graph),
+            ),
+            inputs=_mounted("/in", frozen),
+            outputs=("model.xml", "model.bin"),
+        )
+    )
+
+
+def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realised:
+    """See in the container that the published graph can be converted as it is, and how its output is named.
+
+    Raises:
+        ConfigurationError: there is no .meta.
+        StepError: it is a training graph, or not of this checkpoint.
+    """
+    if META not in checkpoint.files:
+        raise ConfigurationError(
+            f"the recipe {META_GRAPH} converts the checkpoint's .meta, and there is none beside it",
+            advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
+        )
+    program, mounted = _program(builder, "examine.py")
+    return builder.run(
+        ContainerStep(
+            name="examine",
+            arguments=(
+                *program,
+                f"--meta=/in/{META}",
+                "--checkpoint=/in/bert_model.ckpt",
+                f"--head={request.head}",
+                "--output=/out/graph.json",
+            ),
+            inputs=mounted | _mounted("/in", _tensors(checkpoint)),
+            outputs=("graph.json",),
+        )
+    )
+
+
+def convert_published(builder: Builder, request: Request, checkpoint: Artifact, graph: Graph) -> Realised:
+    """Run the documented `mo` line on the published graph, of which `examine` found the names."""
+    return builder.run(
+        ContainerStep(
+            name="convert",
+            arguments=(
+                "mo",
+                f"--input_meta_graph=/in/{META}",
+                f"--input={','.join(name.removesuffix(':0') + '{i32}' for name in graph.inputs)}",
+                *_mo_arguments(request, graph),
+            ),
+            inputs=_mounted("/in", _tensors(checkpoint)),
+            outputs=("model.xml", "model.bin"),
+        )
+    )
+
+
+def _mo_arguments(request: Request, graph: Graph) -> tuple[str, ...]:
+    return (
+        f"--output={graph.output}",
+        f"--compress_to_fp16={request.precision == 'fp16'}",
+        "--output_dir=/out",
+        "--model_name=model",
+    )
+
+
+def compare(
+    builder: Builder,
+    request: Request,
+    weights: Weights,
+    *,
+    source: Realised,
+    checkpoint: Artifact,
+    frozen: Artifact | None,
+    graph: Graph,
+    ir: Artifact,
+) -> Realised:
+    """Run TensorFlow and the IR on the same sentences in the container, and measure how far they agree.
+
+    TensorFlow runs the frozen graph, or the published one with its checkpoint restored.
+    """
+    program, mounted = _program(builder, "verify.py")
+    tokens = graph.sequence or request.tokens(weights.max_positions)
+    lengths = sorted({max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens})
+    if frozen:
+        subject: tuple[str, ...] = ("--graph=/in/inference_graph.pb",)
+        inputs = _mounted("/in", frozen)
+    else:
+        subject = (f"--meta=/in/{META}", "--checkpoint=/in/bert_model.ckpt")
+        inputs = _mounted("/in", _tensors(checkpoint))
+    return builder.run(
+        ContainerStep(
+            name="verify",
+            arguments=(
+                *program,
+                *subject,
+                "--model=/in/model.xml",
+                "--vocab=/in/vocab.txt",
+                "--source=/in/source",
+                "--sentences=/in/sentences.txt",
+                f"--batch={graph.batch or request.rows}",
+                f"--seq-len={tokens}",
+                *(("--fixed-batch",) if graph.batch else ()),
+                f"--try-batches={_commas(VERIFIED_BATCHES)}",
+                f"--try-lengths={_commas(lengths)}",
+                f"--lower-case={str(weights.lower_case).lower()}",
+                f"--head={request.head}",
+                f"--inputs={','.join(graph.inputs)}",
+                f"--output-node={graph.output}",
+                "--report=/out/parity.json",
+            ),
+            inputs=mounted
+            | inputs
+            | {
+                "/in/sentences.txt": _step_file(builder, "sentences.txt"),
+                "/in/vocab.txt": checkpoint["vocab.txt"],
+                "/in/source/tokenization.py": source.artifact["tokenization.py"],
+            }
+            | _mounted("/in", ir),
+            outputs=("parity.json",),
+        )
+    )
+
+
+def read(builder: Builder, step: Realised, name: str) -> bytes:
+    """Give the bytes of one output of a step."""
+    return builder.store.checked(step.artifact[name], what=name).read_bytes()
+
+
+def _program(builder: Builder, name: str) -> tuple[tuple[str, str], dict[str, Blob]]:
+    return ("/usr/bin/python3", f"/step/{name}"), {f"/step/{name}": _step_file(builder, name)}
+
+
+def _step_file(builder: Builder, name: str) -> Blob:
+    path = builder.layout.steps / name
+    try:
+        return builder.store.add_bytes(path.read_bytes(), what=name)
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+
+
+def _mounted(folder: str, artifact: Artifact) -> dict[str, Blob]:
+    return {f"{folder}/{name}": blob for name, blob in artifact.files.items()}
+
+
+def _without(artifact: Artifact, name: str) -> Artifact:
+    return Artifact(files={key: blob for key, blob in artifact.files.items() if key != name})
+
+
+def _tensors(checkpoint: Artifact) -> Artifact:
+    """Give the files of the checkpoint proper, without vocabulary and configuration."""
+    return Artifact(
+        files={name: blob for name, blob in checkpoint.files.items() if name.startswith("bert_model.ckpt.")}
+    )
+
+
+def _commas(numbers: Iterable[int]) -> str:
+    return ",".join(str(number) for number in numbers)
