@@ -27,6 +27,7 @@ from bertir.materials import (
     require_git,
 )
 from bertir.model import GoogleZip, find_model
+from bertir.parity import judge
 from bertir.publish import Published, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import (
@@ -42,7 +43,6 @@ from bertir.steps import (
 from bertir.store import Artifact
 from bertir.task_data import MRPC, read_dev_tsv
 from bertir.upstream import SourceLock, load_upstream
-from bertir.verify import judge
 from bertir.weights import of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:

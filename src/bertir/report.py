@@ -11,9 +11,9 @@ from bertir import __version__
 if TYPE_CHECKING:
     from bertir.derivation import Realised
     from bertir.lock import ImageLock
+    from bertir.parity import Parity
     from bertir.store import Artifact, Blob
     from bertir.upstream import SourceLock
-    from bertir.verify import Parity
     from bertir.weights import Weights
 
 FORMAT = 2

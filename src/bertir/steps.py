@@ -8,9 +8,9 @@ from bertir.builder import ContainerStep
 from bertir.errors import ConfigurationError
 from bertir.materials import task_rows
 from bertir.model import CHECKPOINT_FILES
+from bertir.parity import VERIFIED_BATCHES
 from bertir.report import META_GRAPH, RESHAPABLE
 from bertir.store import Artifact
-from bertir.verify import VERIFIED_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

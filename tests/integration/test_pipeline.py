@@ -17,10 +17,10 @@ from tiny_bert import config, files, make_model, weights
 from bertir.builder import ContainerStep
 from bertir.errors import ParityError, StepError
 from bertir.graph import frozen_graph
+from bertir.parity import judge
 from bertir.report import DEFAULT_SEQ_LEN, Request
 from bertir.steps import compare, convert, freeze, import_checkpoint, read
 from bertir.store import Artifact
-from bertir.verify import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from bertir.derivation import Derivation, Realised
 from bertir.digest import Digest
 from bertir.lock import DebianPackage, ImageLock, LayerPin, WheelPin
 from bertir.model import load_models
+from bertir.parity import Parity
 from bertir.report import FORMAT, Build, Request, report
 from bertir.show import build_facts
 from bertir.store import Artifact, Blob
 from bertir.upstream import SourceLock
-from bertir.verify import Parity
 from bertir.weights import of_model
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bertir.errors import BertirError, ParityError, StepError
 from bertir.graph import HEADS
+from bertir.parity import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, VERIFIED_BATCHES, judge
 from bertir.pipeline import PRECISIONS
 from bertir.report import RECIPES, Request
-from bertir.verify import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, VERIFIED_BATCHES, judge
 
 GOOD: dict[str, Any] = {
     "max_abs_difference": 1e-7,
