@@ -22,6 +22,7 @@ from bertir import commands
 from bertir.errors import BertirError, ConfigurationError
 from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
+from bertir.reproduce import Given
 from bertir.session import open_session
 from bertir.show import error_json, error_text
 
@@ -204,6 +205,79 @@ def fetch(
                 as_json=format_ == "json",
             )
         )
+
+
+@task(
+    auto_shortflags=False,
+    positional=["folder"],
+    help={
+        "folder": "a published one, as dist/MODEL/VARIANT",
+        "key": "a public key (PEM) that must have signed it",
+        "rebuild": "build it again from its provenance alone, in a fresh store, and compare the bits",
+        "checkpoint": "with --rebuild of a checkpoint of your own: where it is",
+        "vocab-file": "with --checkpoint, as in build-ir",
+        "bert-config": "with --checkpoint, as in build-ir",
+        "task-data": "with --rebuild of what was built with a folder of your own",
+        "bundle": "with --rebuild: take the materials from this file, and no network",
+        "mirror": MIRROR_HELP,
+        "format": FORMAT_HELP,
+    },
+)
+def verify(
+    _: Context,
+    folder: str,
+    key: str = "",
+    rebuild: bool = False,
+    checkpoint: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    task_data: str = "",
+    bundle: str = "",
+    mirror: str = "",
+    format_: str = "text",
+) -> None:
+    """See that a published folder is whole and true to its provenance. Example: `invoke verify dist/M/V --key k.pub`."""
+    with exit_statuses(format_):
+        given = Given(
+            checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, ""), task_data=task_data
+        )
+        print(
+            commands.verify(
+                open_session(ROOT, os.environ),
+                folder,
+                key=key,
+                rebuild=rebuild,
+                given=given,
+                bundle=bundle,
+                mirror=mirror,
+                as_json=format_ == "json",
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    positional=["folder"],
+    help={
+        "folder": "a published one, as dist/MODEL/VARIANT",
+        "key": "your private key (PEM, ed25519; BERTIR_KEY_PASSPHRASE if it has one)",
+        "format": FORMAT_HELP,
+    },
+)
+def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
+    """Sign a published folder's provenance. Example: `invoke sign dist/MODEL/VARIANT --key release.key`."""
+    with exit_statuses(format_):
+        print(commands.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
+
+
+@task(
+    auto_shortflags=False,
+    help={"key": "file of the private key; the public one is put beside it as .pub", "format": FORMAT_HELP},
+)
+def keygen(_: Context, key: str = "", format_: str = "text") -> None:
+    """Make a key pair to sign with. Example: `invoke keygen --key release.key`."""
+    with exit_statuses(format_):
+        print(commands.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
 
 
 @task(auto_shortflags=False, help={"format": FORMAT_HELP})

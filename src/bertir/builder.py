@@ -6,11 +6,16 @@ Nothing is opened before it is needed: a build with nothing to do asks no engine
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from bertir import __version__
 from bertir.derivation import Derivation, Outcome, Realised, realise
+from bertir.digest import Digest, tree_digest
 from bertir.errors import EngineError, StepError
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
@@ -18,10 +23,8 @@ from bertir.store import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
-    from bertir.digest import Digest
     from bertir.engine import Engine
     from bertir.fetch import Fetcher
     from bertir.image import Image
@@ -124,6 +127,13 @@ class Builder:
         return lock
 
     @cached_property
+    def code(self) -> Mapping[str, str]:
+        """The version of this bertir, and one digest over its own modules."""
+        folder = Path(__file__).parent
+        modules = {path.name: Digest.of_file(path) for path in folder.glob("*.py")}
+        return {"version": __version__, "digest": str(tree_digest(modules))}
+
+    @cached_property
     def engine(self) -> Engine:
         from bertir.engine import connect
 
@@ -136,12 +146,28 @@ class Builder:
     # steps
 
     def realise(self, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
-        """Realise a step on the host, telling the user whether it ran."""
-        result = realise(self.store, derivation, run)
+        """Realise a step on the host, telling the user whether it ran.
+
+        The record says when it ran, and by which bertir: provenance tells it long after.
+        """
+
+        def recorded() -> Outcome:
+            started, begun = datetime.now(UTC), time.monotonic()
+            outcome = run()
+            circumstances = {
+                "bertir": dict(self.code),
+                "started": started.isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - begun, 3),
+                "bytes_out": outcome.artifact.size,
+            }
+            return replace(outcome, facts=circumstances | dict(outcome.facts))
+
+        result = realise(self.store, derivation, recorded)
         if result.cached:
             self.progress.say(derivation.step, "nothing to do, in the store")
         else:
-            seconds = result.facts.get("seconds", 0.0)
+            seconds = result.facts["seconds"]
             self.progress.say(
                 derivation.step, f"done in {seconds:.1f} s, {result.artifact.size / 1e6:.1f} MB"
             )
@@ -172,7 +198,7 @@ class Builder:
         facts = {
             "seconds": round(finished.seconds, 3),
             "bytes_in": sum(blob.size for blob in step.inputs.values()),
-            "bytes_out": sum(blob.size for blob in files.values()),
+            "engine": self.engine.facts().to_json(),
             "log": str(log.digest),
         }
         return Outcome(artifact=Artifact(files=files), facts=facts)

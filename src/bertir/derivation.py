@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from bertir.store import Store
 
-# Raised whenever the meaning of a derivation changes, so that no record of before is taken for one of after.
-FORMAT = 1
+# Raised whenever the meaning of a derivation or the facts of its record change, so that no record of before is taken
+# for one of after.
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,10 @@ class EngineFacts:
     version: str
     api_version: str
     architecture: str
+    kernel: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
 
 
 class Engine:
@@ -117,6 +121,7 @@ class Engine:
             version=version.get("Version", ""),
             api_version=version.get("ApiVersion", ""),
             architecture=version.get("Arch", ""),
+            kernel=version.get("KernelVersion", ""),
         )
 
     def require_architecture(self, architecture: str) -> None:

@@ -8,7 +8,6 @@ graph is the build graph. Each step is a derivation: what is in the store isn't 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,8 @@ from bertir.materials import (
 )
 from bertir.model import GoogleZip, find_model
 from bertir.parity import judge
-from bertir.publish import Published, publish
+from bertir.provenance import provenance
+from bertir.publish import PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import (
     LEAST_TOKENS,
@@ -72,15 +72,23 @@ def build_ir(
         # The step that stopped knows what it lacks itself; the user wants to hear of all at once.
         model = None if local else request.model
         raise OfflineError(missing_materials(builder, model, request.task_data)) from error
+    artifact = publishable(builder, build)
+    published = publish(builder.store, artifact, output / build.weights.name / request.variant)
+    return build, published
+
+
+def publishable(builder: Builder, build: Build) -> Artifact:
+    """Give the files of the published folder, with the report and the provenance about them."""
     files = {
         "model.xml": build.ir["model.xml"],
         "model.bin": build.ir["model.bin"],
         "vocab.txt": build.checkpoint["vocab.txt"],
         "bert_config.json": build.checkpoint["bert_config.json"],
-        "report.json": builder.store.add_bytes(report(build)),
     }
-    published = publish(builder.store, Artifact(files=files), output / build.weights.name / request.variant)
-    return build, published
+    told = report(build)
+    stated = provenance(told, checksums(Artifact(files=files)))
+    volatile = {REPORT: builder.store.add_bytes(told), PROVENANCE: builder.store.add_bytes(stated)}
+    return Artifact(files=files | volatile)
 
 
 def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
@@ -128,6 +136,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     return Build(
         request=request,
         weights=weights,
+        source_url=pins.upstream.url,
         source=pins.source,
         image=builder.lock,
         steps=(*steps, compared),
@@ -189,7 +198,6 @@ def patch_source(builder: Builder, pins: Pins) -> Realised:
         require_git()
         from bertir.source import patched
 
-        begun = time.monotonic()
         pristine = fetch_source(builder, pins)
         contents = {
             name: builder.store.checked(blob, what=name).read_bytes() for name, blob in pristine.files.items()
@@ -205,13 +213,7 @@ def patch_source(builder: Builder, pins: Pins) -> Realised:
             name: builder.store.add_bytes(data, expected=pins.source.patched[name], what=name)
             for name, data in files.items()
         }
-        artifact = Artifact(files=stored)
-        facts = {
-            "seconds": round(time.monotonic() - begun, 3),
-            "bytes_in": pristine.size,
-            "bytes_out": artifact.size,
-        }
-        return Outcome(artifact=artifact, facts=facts)
+        return Outcome(artifact=Artifact(files=stored), facts={"bytes_in": pristine.size})
 
     return builder.realise(derivation, run)
 

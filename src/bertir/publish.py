@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
-# Left out of SHA256SUMS: it tells seconds and logs, and all that is summed is the same on every rebuild.
-REPORT = "report.json"
-_ALWAYS = ("model.xml", "model.bin")  # in whatever bertir publishes
+REPORT, PROVENANCE = "report.json", "provenance.json"
+# Left out of SHA256SUMS: they tell times and logs, and all that is summed is the same on every rebuild.
+VOLATILE = (REPORT, PROVENANCE)
+# What `invoke sign` writes beside them; in-toto's name for envelopes, one a line.
+SIGNATURES = "provenance.intoto.jsonl"
+ALWAYS = ("model.xml", "model.bin")  # in whatever bertir publishes
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -35,8 +38,8 @@ class Published:
 
 
 def checksums(artifact: Artifact) -> bytes:
-    """Give the lines that `sha256sum --check` reads, sorted by name: of every file but the report."""
-    names = sorted(set(artifact.files) - {REPORT})
+    """Give the lines that `sha256sum --check` reads, sorted by name: of every file that isn't volatile."""
+    names = sorted(set(artifact.files).difference(VOLATILE))
     return "".join(f"{artifact[name].digest.hex}  {name}\n" for name in names).encode()
 
 
@@ -71,9 +74,9 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
 
 
 def _is_published(artifact: Artifact, folder: Path) -> bool:
-    """Whether `folder` holds exactly these files with exactly these bytes."""
+    """Whether `folder` holds exactly these files with exactly these bytes; signatures may lie beside them."""
     try:
-        if {item.name for item in folder.iterdir()} != {*artifact.files, SUMS}:
+        if {item.name for item in folder.iterdir()} - {SIGNATURES} != {*artifact.files, SUMS}:
             return False
         if any((folder / name).is_symlink() for name in (*artifact.files, SUMS)):
             return False
@@ -91,7 +94,12 @@ def is_ours(folder: Path) -> bool:
             return False
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         listed = {name for line in lines if (name := line.partition("  ")[2])}
-        return {*_ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {*listed, SUMS, REPORT}
+        return {*ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {
+            *listed,
+            SUMS,
+            *VOLATILE,
+            SIGNATURES,
+        }
     except (OSError, UnicodeDecodeError):
         return False
 

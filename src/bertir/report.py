@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir import __version__
+from bertir.task_data import MRPC
 
 if TYPE_CHECKING:
     from bertir.derivation import Realised
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from bertir.upstream import SourceLock
     from bertir.weights import Weights
 
-FORMAT = 2
+FORMAT = 3
 DEFAULT_BATCH = 1
 DEFAULT_SEQ_LEN = 128
 RESHAPABLE, META_GRAPH = "reshapable", "meta-graph"
 RECIPES = (RESHAPABLE, META_GRAPH)
 DEFAULT_HEAD = "pooled"
+OWN_TASK_DATA, NO_TASK_DATA = "own", "bertir"  # the third is MRPC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,17 @@ class Request:
         return f"{self.recipe}-{self.precision}{head}{shape}"
 
     def facts(self) -> dict[str, Any]:
-        """Give what is told of it; `batch` and `seq_len` are null where the recipe takes none."""
+        """Give what is told of it; null is what the recipe has no use for.
+
+        Of a user's own folder of task data only that it was one: its digest is among the inputs, its path is theirs.
+        """
         batch, seq_len = self.shape or (None, None)
-        return asdict(self) | {"batch": batch, "seq_len": seq_len}
+        task_data = None if self.recipe == META_GRAPH else self._task_data_kind
+        return asdict(self) | {"batch": batch, "seq_len": seq_len, "task_data": task_data}
+
+    @property
+    def _task_data_kind(self) -> str:
+        return self.task_data if self.task_data == MRPC else OWN_TASK_DATA if self.task_data else NO_TASK_DATA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +90,14 @@ class Build:
     """Everything that a report tells.
 
     Args:
+        source_url: the upstream repository, wherever its commit was cloned from this time.
         checkpoint: in TensorFlow's format, under the names that the steps see.
         frozen_graph: none with the recipe meta-graph, which converts the checkpoint's own.
     """
 
     request: Request
     weights: Weights
+    source_url: str
     source: SourceLock
     image: ImageLock
     steps: tuple[Realised, ...]
@@ -120,6 +132,7 @@ def report(build: Build) -> bytes:
         "from": {
             "model": dict(build.weights.facts),
             "source": {
+                "url": build.source_url,
                 "commit": build.source.commit,
                 "patched_tree": build.source.tree,
                 "pristine": {name: str(digest) for name, digest in build.source.pristine.items()},
@@ -130,10 +143,19 @@ def report(build: Build) -> bytes:
                 "manifest": str(build.image.manifest),
                 "platform": build.image.platform,
                 "layers": {layer.name: str(layer.digest) for layer in build.image.layers},
-                "debian_packages": {
-                    package.name: f"{package.version} {package.digest}" for package in build.image.debian
-                },
-                "wheels": {pin.name: f"{pin.version} {pin.digest}" for pin in build.image.wheels},
+                "debian_packages": [
+                    {
+                        "name": package.name,
+                        "version": package.version,
+                        "architecture": package.architecture,
+                        "digest": str(package.digest),
+                    }
+                    for package in build.image.debian
+                ],
+                "wheels": [
+                    {"name": pin.name, "version": pin.version, "digest": str(pin.digest)}
+                    for pin in build.image.wheels
+                ],
             },
         },
         "steps": [_step(step) for step in build.steps],

@@ -94,6 +94,26 @@ def build_text(facts: Mapping[str, Any]) -> str:
     )
 
 
+def verified_text(facts: Mapping[str, Any]) -> str:
+    chosen = facts["external_parameters"]
+    whose = chosen.get("model") or f"a checkpoint, {chosen['checkpoint']['name']}"
+    signed = f"by the key {facts['signed_by']}" if facts["signed_by"] else "not asked for: no --key"
+    return table(
+        [
+            ("folder", f"{facts['folder']}: nothing is wrong with it"),
+            ("subject", facts["subject"]),
+            ("model", f"{whose}, {chosen['recipe']}, {chosen['precision']}, {chosen['head']}"),
+            *((name, digest) for name, digest in facts["files"].items()),
+            ("signed", signed),
+            (
+                "rebuilt",
+                "in a fresh store: the same bits" if facts["rebuilt"] else "not asked for: no --rebuild",
+            ),
+            ("seconds", f"{facts['seconds']:.1f}"),
+        ]
+    )
+
+
 def model_facts(model: Model, *, default: bool, fetched: bool) -> dict[str, Any]:
     return {
         "name": model.name,

@@ -56,6 +56,7 @@ def build(root: Path) -> Build:
     return Build(
         request=Request(model="all-minilm-l6-v2"),
         weights=of_model(load_models(root / "models.toml")["all-minilm-l6-v2"]),
+        source_url="https://example.org/bert",
         source=SourceLock(
             intent=digest("intent"),
             commit="c" * 40,

@@ -1,0 +1,190 @@
+"""Signatures: DSSE envelopes by ed25519 keys, offline. All use of securesystemslib and cryptography is here.
+
+Keys are PEM files as OpenSSL has them: PKCS #8, and SubjectPublicKeyInfo. The envelope is in-toto's: its payload is
+the statement, byte for byte (https://github.com/secure-systems-lab/dsse).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError as NotSigned
+from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, though not in its __all__
+    CryptoSigner,
+    SSlibKey,
+)
+
+from bertir.errors import ConfigurationError, VerificationError
+from bertir.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PASSPHRASE = "BERTIR_KEY_PASSPHRASE"  # noqa: S105 - the name of an environment variable
+_MOST_BYTES = 1 << 16
+
+
+class SignatureError(VerificationError):
+    """The envelope isn't one, holds another statement, or wasn't signed by that key."""
+
+
+def generate_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
+    """Write a new private key to `path` (0600), and its public key beside it, as `.pub`.
+
+    Returns:
+        The public key's path and the key's id.
+
+    Raises:
+        ConfigurationError: one of the two exists, or can't be written; nothing is left behind.
+    """
+    public_path = path.with_name(f"{path.name}.pub")
+    for existing in (path, public_path):
+        if existing.exists() or existing.is_symlink():
+            raise ConfigurationError(
+                f"{existing} exists, and a key isn't overwritten", advice="Choose another name by --key."
+            )
+    key = Ed25519PrivateKey.generate()
+    encryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with whole_file(public_path, _unwritable) as file:
+        file.write(public)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as private_file:
+            private_file.write(private)
+            os.fsync(private_file.fileno())
+    except OSError as error:
+        public_path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise _unwritable(f"can't write {path}: {error.strerror}") from error
+    return public_path, SSlibKey.from_crypto(key.public_key()).keyid
+
+
+def load_private_key(path: Path, passphrase: str = "") -> CryptoSigner:
+    """Read a private key.
+
+    Raises:
+        ConfigurationError: it can't be read, is open to others, or isn't an ed25519 key.
+    """
+    data = _read(path)
+    if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        raise ConfigurationError(
+            f"{path} is open to other users (mode {mode:04o}), and a private key must not be",
+            advice=f"If nobody has read it: chmod 600 {path}",
+        )
+    password = passphrase.encode() if passphrase else None
+    key = _parsed(path, "private", lambda: load_pem_private_key(data, password))
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} isn't an ed25519 key", advice="Make one: invoke keygen")
+    return CryptoSigner(key)
+
+
+def load_public_key(path: Path) -> SSlibKey:
+    """Read a public key.
+
+    Raises:
+        ConfigurationError: it can't be read, or isn't an ed25519 public key.
+    """
+    data = _read(path)
+    if b"PRIVATE KEY" in data:
+        raise ConfigurationError(
+            f"{path} is a private key; verifying takes the public one", advice=f"Is it {path}.pub?"
+        )
+    key = _parsed(path, "public", lambda: load_pem_public_key(data))
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigurationError(f"{path} isn't an ed25519 key")
+    return SSlibKey.from_crypto(key)
+
+
+def sign(statement: bytes, signer: CryptoSigner, earlier: bytes | None = None) -> bytes:
+    """Give the envelope of a statement: signed by this key, and by whoever signed the same statement earlier.
+
+    Raises:
+        SignatureError: what there is of an earlier envelope isn't one.
+    """
+    envelope = Envelope(statement, PAYLOAD_TYPE, {})
+    if earlier is not None:
+        former = _envelope(earlier)
+        if former.payload == statement and former.payload_type == PAYLOAD_TYPE:
+            envelope = former
+    envelope.sign(signer)
+    return json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def signed_by(envelope: bytes, statement: bytes, key: SSlibKey) -> str:
+    """See that the envelope holds this statement, signed by this key; give the key's id.
+
+    Raises:
+        SignatureError: it doesn't.
+    """
+    read = _envelope(envelope)
+    if read.payload_type != PAYLOAD_TYPE:
+        raise SignatureError(f"its payload is a {read.payload_type!r}, and expected is {PAYLOAD_TYPE!r}")
+    if read.payload != statement:
+        raise SignatureError("what was signed is another statement than the one beside it")
+    # The key decides, not the id that an envelope says of itself: DSSE has it as a hint only.
+    signatures = list(read.signatures.values())
+    for signature in signatures:
+        signature.keyid = key.keyid
+        try:
+            Envelope(read.payload, read.payload_type, {key.keyid: signature}).verify([key], 1)
+        except NotSigned:
+            continue
+        return str(key.keyid)
+    raise SignatureError(f"not signed by the key {key.keyid} (it has {len(signatures)} signatures)")
+
+
+def _envelope(data: bytes) -> Envelope:
+    try:
+        value: Any = json.loads(data)
+        fields = set(value)
+        envelope = Envelope.from_dict(value)
+    except Exception as error:  # the library raises whatever its parts do, on anything malformed
+        raise SignatureError(f"not a DSSE envelope ({type(error).__name__}: {error})") from error
+    if fields != {"payload", "payloadType", "signatures"} or not isinstance(envelope.payload_type, str):
+        raise SignatureError("not a DSSE envelope: it has other fields")
+    return envelope
+
+
+def _parsed(path: Path, kind: str, parse: Callable[[], Any]) -> Any:  # noqa: ANN401 - one of many kinds of keys
+    try:
+        return parse()
+    except (
+        TypeError
+    ) as error:  # "password was not given but private key is encrypted", or the other way round
+        raise ConfigurationError(f"can't read {path}: {error}", advice=f"See {PASSPHRASE}.") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(
+            f"{path} isn't a {kind} key in PEM, or its passphrase is another",
+            advice="Make one: invoke keygen",
+        ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"can't read the key {path}: {error.strerror}") from error
+
+
+def _unwritable(message: str) -> ConfigurationError:
+    return ConfigurationError(message)

@@ -1,0 +1,249 @@
+"""Verification of a published folder: are these the files that its checksums, its statement and its signature mean?
+
+Nothing here needs an engine or the store. What is found is told all at once, each thing by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError, VerificationError
+from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
+from bertir.publish import ALWAYS, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
+from bertir.report import FORMAT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# Of files that are read whole; ours are some 100 kB.
+MOST_BYTES = 64 << 20
+_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)")
+# What `externalParameters` may hold; SLSA has verifiers refuse any other.
+PARAMETERS = frozenset(
+    {"model", "checkpoint", "recipe", "precision", "head", "batch", "seq_len", "task_data"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A published folder with which nothing is wrong.
+
+    Args:
+        subject: the digest of its SHA256SUMS, which is the digest of the whole.
+        files: digest by name, of what SHA256SUMS lists.
+        statement: the provenance, as JSON values.
+        signed_by: the id of the key, if one was asked for.
+    """
+
+    folder: Path
+    subject: Digest
+    files: Mapping[str, Digest]
+    statement: Mapping[str, Any]
+    signed_by: str | None
+
+    @property
+    def external_parameters(self) -> Mapping[str, Any]:
+        parameters: Mapping[str, Any] = self.statement["predicate"]["buildDefinition"]["externalParameters"]
+        return parameters
+
+
+def verify_folder(folder: Path, key: Path | None = None) -> Verified:
+    """See that every file is the one that SHA256SUMS lists, and that statement, report and sums fit each other.
+
+    Args:
+        folder: as `invoke build-ir` published it, wherever it lies now.
+        key: a public key that must have signed the statement.
+
+    Raises:
+        VerificationError: something is off; the message names each file and what is wrong with it.
+        ConfigurationError: there is no such folder, or the key can't be read.
+    """
+    try:
+        names = sorted(item.name for item in folder.iterdir())
+    except OSError as error:
+        raise ConfigurationError(f"can't read the folder {folder}: {error.strerror}") from error
+    wrong: list[str] = [f"{name}: {what}" for name in names if (what := _not_a_file(folder / name))]
+    readable = [name for name in names if not _not_a_file(folder / name)]
+    if SUMS not in readable:
+        wrong.append(f"{SUMS}: missing" if SUMS not in names else f"{SUMS}: not read")
+        raise _refused(folder, wrong)
+    sums = _read(folder / SUMS)
+    listed = _parse_sums(sums, wrong)
+    wrong += _unlisted(names, listed)
+    wrong += _changed(folder, readable, listed)
+    statement: dict[str, Any] = {}
+    stated = b""
+    if {REPORT, PROVENANCE} <= {*readable}:
+        stated = _read(folder / PROVENANCE)
+        statement = _check_statement(stated, _read(folder / REPORT), sums, wrong)
+    signed_by = None
+    if key is not None:
+        signed_by = _check_signature(folder, readable, stated, key, wrong)
+    if wrong:
+        raise _refused(folder, wrong)
+    return Verified(
+        folder=folder,
+        subject=Digest.of_bytes(sums),
+        files=listed,
+        statement=statement,
+        signed_by=signed_by,
+    )
+
+
+def _refused(folder: Path, wrong: list[str]) -> VerificationError:
+    return VerificationError(
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(wrong),
+        advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
+    )
+
+
+def _not_a_file(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return f"a link to {os.readlink(path)}; bertir publishes files"  # noqa: PTH115 - told as it is
+    if not stat.S_ISREG(mode):
+        return "not a file"
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise VerificationError(f"{path} is larger than any that bertir writes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+
+
+def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
+    listed: dict[str, Digest] = {}
+    lines = sums.decode("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        match = _LINE.fullmatch(line)
+        if not match or match[2] in listed or match[2] in {SUMS, SIGNATURES, *VOLATILE}:
+            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {line[:120]!r}")
+        else:
+            listed[match[2]] = Digest(match[1])
+    if lines[-1] or list(listed) != sorted(listed):
+        wrong.append(f"{SUMS}: its lines aren't whole and sorted, as bertir writes them")
+    wrong += [f"{SUMS}: doesn't list {name}" for name in ALWAYS if name not in listed]
+    return listed
+
+
+def _unlisted(names: list[str], listed: Mapping[str, Digest]) -> Iterator[str]:
+    known = {*listed, SUMS, *VOLATILE}
+    yield from (f"{name}: missing" for name in sorted(known.difference(names)))
+    yield from (
+        f"{name}: not one of the published files" for name in names if name not in {*known, SIGNATURES}
+    )
+
+
+def _changed(folder: Path, readable: list[str], listed: Mapping[str, Digest]) -> Iterator[str]:
+    for name, expected in listed.items():
+        if name not in readable:
+            continue
+        try:
+            found = Digest.of_file(folder / name)
+        except OSError as error:
+            raise ConfigurationError(f"can't read {folder / name}: {error.strerror}") from error
+        if found != expected:
+            yield f"{name}: expected {expected}, found {found}"
+
+
+def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]) -> dict[str, Any]:
+    """Compare the statement with what it should say, as far as anybody without a key can."""
+    try:
+        statement = json.loads(stated)
+        definition = statement["predicate"]["buildDefinition"]
+        parameters = {*definition["externalParameters"]}
+        subject = statement["subject"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        wrong.append(f"{PROVENANCE}: not an in-toto statement with SLSA provenance ({_told(error)})")
+        return {}
+    for what, found, expected in (
+        ("_type", statement.get("_type"), STATEMENT_TYPE),
+        ("predicateType", statement.get("predicateType"), PREDICATE_TYPE),
+        ("buildType", definition.get("buildType"), BUILD_TYPE),
+    ):
+        if found != expected:
+            wrong.append(f"{PROVENANCE}: {what} is {found!r}, and expected is {expected!r}")
+    if unknown := sorted(parameters - PARAMETERS):
+        wrong.append(f"{PROVENANCE}: unknown externalParameters: {', '.join(unknown)}")
+    root = Digest.of_bytes(sums)
+    if subject != [{"name": SUMS, "digest": {"sha256": root.hex}}]:
+        wrong.append(f"{PROVENANCE}: its subject isn't this {SUMS}, {root}")
+    wrong += _misfits(statement, stated, report, sums)
+    return statement if isinstance(statement, dict) else {}
+
+
+def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: bytes) -> Iterator[str]:
+    try:
+        format_, version = (value := json.loads(report))["format"], value["bertir"]
+        if format_ != FORMAT:
+            yield (
+                f"{REPORT}: of format {format_!r}, and this bertir reads {FORMAT}:"
+                f" verify it with the one that wrote it, {version}"
+            )
+            return
+        expected = provenance(report, sums)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        yield f"{REPORT}: not a report of bertir's ({_told(error)})"
+        return
+    if stated == expected:
+        return
+    # The subject, and parameters that nobody knows, were told already; everything else is told here.
+    for place, found, wanted in _differences(statement, json.loads(expected), ""):
+        yield f"{PROVENANCE}: {place} is {found}, and {REPORT} gives {wanted}"
+        return
+    yield f"{PROVENANCE}: not written as bertir writes it"
+
+
+def _differences(found: Any, wanted: Any, place: str) -> Iterator[tuple[str, str, str]]:  # noqa: ANN401 - JSON
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted({*found, *wanted}):
+            below = f"{place}.{name}".removeprefix(".")
+            if name not in found:
+                yield below, "missing", _short(wanted[name])
+            elif name not in wanted:
+                yield below, _short(found[name]), "nothing"
+            else:
+                yield from _differences(found[name], wanted[name], below)
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for position, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            yield from _differences(one, other, f"{place}[{position}]")
+    elif isinstance(found, list) and isinstance(wanted, list):
+        yield place, f"{len(found)} entries", str(len(wanted))
+    elif found != wanted or type(found) is not type(wanted):
+        yield place, _short(found), _short(wanted)
+
+
+def _check_signature(
+    folder: Path, readable: list[str], stated: bytes, key: Path, wrong: list[str]
+) -> str | None:
+    from bertir.signature import SignatureError, load_public_key, signed_by
+
+    public = load_public_key(key)
+    if SIGNATURES not in readable:
+        wrong.append(f"{SIGNATURES}: missing; nobody signed this build")
+        return None
+    try:
+        return signed_by(_read(folder / SIGNATURES), stated, public)
+    except SignatureError as error:
+        wrong.append(f"{SIGNATURES}: {error}")
+        return None
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"  # noqa: PLR2004 - of a message
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
