@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -382,6 +385,23 @@ class Reference:
         return list(self._arrays[f"{length}/columns"]), self._arrays[f"{length}/outputs"]
 
 
+def compare_in_own_process(
+    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
+) -> dict[str, Any]:
+    """As `compare_shape`, in a process that ends with it.
+
+    OpenVINO keeps what it compiled for as long as the process lasts: of a BERT-Large some 1.3 GB a shape, and seven
+    shapes of it would not fit the container.
+    """
+    # Not forked: neither library bears it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        try:
+            return pool.submit(compare_shape, arguments, batch, columns, expected).result()
+        except BrokenProcessPool:
+            fail("OpenVINO was killed, most likely for want of memory.")
+
+
 def compare_shape(
     arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
 ) -> dict[str, Any]:
@@ -417,7 +437,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     try:
         columns, outputs = reference.rows(arguments.seq_len)
         # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
-        shapes.append(compare_shape(arguments, arguments.batch, columns, outputs))
+        shapes.append(compare_in_own_process(arguments, arguments.batch, columns, outputs))
     except Refused as error:
         fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
     # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
@@ -426,7 +446,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             some = np.arange(batch) % len(outputs)
             group = [column[some] for column in columns]
             try:
-                shapes.append(compare_shape(arguments, batch, group, outputs[some]))
+                shapes.append(compare_in_own_process(arguments, batch, group, outputs[some]))
             except Refused as error:
                 refused["batch"].append(refusal(batch, arguments.seq_len, error))
     free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
@@ -434,7 +454,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     for length in arguments.try_lengths:
         batch = max(2, arguments.batch) if free["batch"] else arguments.batch
         try:
-            shapes.append(compare_shape(arguments, batch, *reference.rows(length)))
+            shapes.append(compare_in_own_process(arguments, batch, *reference.rows(length)))
         except Refused as error:
             refused["sequence"].append(refusal(batch, length, error))
     free["sequence"] = len(shapes) > tried and not refused["sequence"]
