@@ -74,6 +74,8 @@ def build_ir(
         raise OfflineError(missing_materials(builder, model, request.task_data)) from error
     artifact = publishable(builder, build)
     published = publish(builder.store, artifact, output / build.weights.name / request.variant)
+    if published.signatures_dropped:
+        builder.progress.say("publish", "what lay there was signed; this is another build, and isn't yet")
     return build, published
 
 

@@ -31,10 +31,15 @@ _RENAME_EXCHANGE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where a build lies, and whether it already lay there, bit for bit."""
+    """Where a build lies, and whether it already lay there, bit for bit.
+
+    Args:
+        signatures_dropped: the build that lay there was signed, and this one isn't.
+    """
 
     folder: Path
     unchanged: bool
+    signatures_dropped: bool = False
 
 
 def checksums(artifact: Artifact) -> bytes:
@@ -60,6 +65,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
         staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise _unwritable(folder, error) from error
+    signed = (folder / SIGNATURES).exists()
     try:
         for name, blob in artifact.files.items():
             store.copy_out(blob, staged / name, what=name)
@@ -70,7 +76,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
         raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return Published(folder=folder, unchanged=False)
+    return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
 def _is_published(artifact: Artifact, folder: Path) -> bool:

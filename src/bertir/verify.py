@@ -162,7 +162,7 @@ def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]
     try:
         statement = json.loads(stated)
         definition = statement["predicate"]["buildDefinition"]
-        parameters = {*definition["externalParameters"]}
+        parameters = {*dict(definition["externalParameters"])}
         subject = statement["subject"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         wrong.append(f"{PROVENANCE}: not an in-toto statement with SLSA provenance ({_told(error)})")

@@ -66,7 +66,7 @@ def test_a_key_has_one_known_value() -> None:
     # Pinned: another form of derivations must raise FORMAT, or old records would be taken for new ones.
     derivation = Derivation(step="freeze", version=1, image=ONE, parameters={"a": [1]}, inputs={"x": OTHER})
     text = (
-        f'{{"format":1,"image":"{ONE}","inputs":{{"x":"{OTHER}"}},"parameters":{{"a":[1]}},'
+        f'{{"format":2,"image":"{ONE}","inputs":{{"x":"{OTHER}"}},"parameters":{{"a":[1]}},'
         '"step":"freeze","version":1}'
     )
     assert derivation.key == Digest.of_bytes(text.encode())

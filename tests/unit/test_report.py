@@ -2,93 +2,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from some_build import digest, some_build
 
 from bertir import __version__
-from bertir.derivation import Derivation, Realised
-from bertir.digest import Digest
-from bertir.lock import DebianPackage, ImageLock, LayerPin, WheelPin
-from bertir.model import load_models
-from bertir.parity import Parity
 from bertir.report import FORMAT, Build, Request, report
 from bertir.show import build_facts
-from bertir.store import Artifact, Blob
-from bertir.upstream import SourceLock
-from bertir.weights import of_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def digest(text: str) -> Digest:
-    return Digest.of_bytes(text.encode())
-
-
-def blob(text: str) -> Blob:
-    return Blob(digest=digest(text), size=len(text))
-
-
 @pytest.fixture
 def build(root: Path) -> Build:
-    derivation = Derivation(
-        step="freeze",
-        version=1,
-        image=digest("image"),
-        parameters={"arguments": ["x"]},
-        inputs={"/in/a": digest("a")},
-    )
-    ir = Artifact(files={"model.xml": blob("xml"), "model.bin": blob("bin")})
-    step = Realised(derivation=derivation, artifact=ir, facts={"seconds": 1.5, "bytes_out": 6}, cached=False)
-    measured: dict[str, Any] = {
-        "shapes": [{"batch": 1}, {"batch": 4}],
-        "refused": [],
-        "free_dimensions": ["batch"],
-        "fixed_dimensions": {"sequence": 128},
-        "discrimination": 0.5,
-        "sentences": 4,
-        "signature": {
-            "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
-            "outputs": [],
-        },
-    }
-    return Build(
-        request=Request(model="all-minilm-l6-v2"),
-        weights=of_model(load_models(root / "models.toml")["all-minilm-l6-v2"]),
-        source_url="https://example.org/bert",
-        source=SourceLock(
-            intent=digest("intent"),
-            commit="c" * 40,
-            tree="d" * 40,
-            pristine={"modeling.py": digest("pristine")},
-            patched={"modeling.py": digest("patched")},
-            patches=(("0001-b.patch", digest("1")), ("0002-a.patch", digest("2"))),
-        ),
-        image=ImageLock(
-            inputs={},
-            platform="linux/amd64",
-            debian=(
-                DebianPackage(
-                    name="python3",
-                    version="3.11",
-                    architecture="amd64",
-                    pool_path="pool/x.deb",
-                    size=1,
-                    digest=digest("deb"),
-                ),
-            ),
-            wheels=(WheelPin(name="numpy", version="1.26.4", digest=digest("wheel")),),
-            layers=(LayerPin(name="debian", digest=digest("layer"), size=1),),
-            image_id=digest("image"),
-            manifest=digest("manifest"),
-        ),
-        steps=(step,),
-        ir=ir,
-        checkpoint=Artifact(files={"vocab.txt": blob("vocab")}),
-        frozen_graph=blob("graph"),
-        parity=Parity(max_abs_difference=1e-4, threshold=5e-3, batches=(1, 4), report=measured),
-    )
+    return some_build(root / "models.toml")
 
 
 def test_a_report_names_everything_that_went_in_by_digest(build: Build) -> None:

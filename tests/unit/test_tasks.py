@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from file_server import FileServer, serve_files
 from google_zip import google_models, models_toml, small_files, write_zip
+from some_build import publish_some
 
 from bertir.digest import Digest
+from bertir.store import Store
 from bertir.upstream import load_upstream
 
 if TYPE_CHECKING:
@@ -113,7 +115,18 @@ def test_every_task_is_listed_with_what_it_does(project: Project) -> None:
     ended = project.invoke("--list")
     assert ended.status == 0
     listed = dict(re.findall(r"^  ([a-z-]+) +(\S.*)$", ended.out, re.MULTILINE))
-    assert set(listed) >= {"build-ir", "image", "lock", "fetch", "models", "clean", "engine"}
+    assert set(listed) >= {
+        "build-ir",
+        "image",
+        "lock",
+        "fetch",
+        "models",
+        "clean",
+        "engine",
+        "sign",
+        "verify",
+        "keygen",
+    }
     assert all(len(text) > 10 for text in listed.values())
     alone = re.findall(r"^  ([a-z-]+)$", ended.out, re.MULTILINE)
     assert alone == []
@@ -796,3 +809,82 @@ def test_a_reader_that_has_gone_and_a_full_disk_end_without_a_traceback(project:
             )
             assert "Traceback" not in done.stderr
             assert done.returncode == status, done.stderr
+
+
+# sign and verify
+
+
+@pytest.fixture
+def folder(root: Path, project: Project, tmp_path: Path) -> Path:
+    return publish_some(root / "models.toml", project.root / "dist", Store(tmp_path / "other store"))
+
+
+def test_a_key_is_made_a_build_signed_and_verified(project: Project, folder: Path) -> None:
+    made = project.invoke("keygen", "--key", "my.key", "--format", "json")
+    assert made.status == 0, made.err
+    signed = project.invoke("sign", str(folder), "--key", "my.key", "--format", "json")
+    assert signed.status == 0, signed.err
+    verified = project.invoke("verify", str(folder), "--key", "my.key.pub", "--format", "json")
+    assert verified.status == 0, verified.err
+    ids = {json.loads(made.out)["key"], json.loads(signed.out)["key"], json.loads(verified.out)["signed_by"]}
+    assert len(ids) == 1
+    subject = str(Digest.of_file(folder / "SHA256SUMS"))
+    assert json.loads(verified.out)["subject"] == json.loads(signed.out)["subject"] == subject
+    assert not (project.home / "store").exists()  # verifying asks neither store nor engine
+
+
+def test_what_is_off_is_named_with_exit_status_8_and_is_not_signed(project: Project, folder: Path) -> None:
+    project.invoke("keygen", "--key", "my.key")
+    (folder / "model.bin").write_bytes(b"other")
+    for ended in (
+        project.invoke("verify", str(folder)),
+        project.invoke("sign", str(folder), "--key", "my.key"),
+    ):
+        assert ended.status == 8
+        assert "model.bin: expected sha256:" in ended.err
+    assert not (folder / "provenance.intoto.jsonl").exists()
+    told = json.loads(project.invoke("verify", str(folder), "--format", "json").out)
+    assert told["error"]["kind"] == "VerificationError"
+
+
+def test_another_key_has_exit_status_8_and_no_key_2(project: Project, folder: Path) -> None:
+    for name in ("a", "b"):
+        project.invoke("keygen", "--key", name)
+    project.invoke("sign", str(folder), "--key", "a")
+    assert project.invoke("verify", str(folder), "--key", "b.pub").status == 8
+    assert project.invoke("verify", str(folder), "--key", "none").status == 2
+    assert project.invoke("sign", str(folder)).status == 2
+    assert project.invoke("keygen").status == 2
+
+
+def test_a_passphrase_comes_from_the_environment(project: Project, folder: Path) -> None:
+    secret = {"BERTIR_KEY_PASSPHRASE": "a secret"}
+    assert project.invoke("keygen", "--key", "k", **secret).status == 0
+    refused = project.invoke("sign", str(folder), "--key", "k")
+    assert refused.status == 2
+    assert "BERTIR_KEY_PASSPHRASE" in refused.err
+    assert project.invoke("sign", str(folder), "--key", "k", **secret).status == 0
+    assert project.invoke("verify", str(folder), "--key", "k.pub").status == 0
+
+
+def test_a_rebuild_by_other_pins_is_refused_before_anything_runs(project: Project, folder: Path) -> None:
+    # The folder was made of made-up pins, which no checkout has.
+    ended = project.invoke("verify", str(folder), "--rebuild")
+    assert ended.status == 8
+    assert "another revision of bertir built it" in ended.err
+    assert "image: published" in ended.err
+    assert "patches/0001-b.patch: published" in ended.err
+    assert not list((project.home / "store" / "tmp").iterdir())
+
+
+def test_options_of_a_rebuild_belong_to_it(project: Project, folder: Path) -> None:
+    ended = project.invoke("verify", str(folder), "--task-data", "x")
+    assert ended.status == 2
+    assert "--rebuild" in ended.err
+
+
+def test_clean_removes_a_signed_build_too(project: Project, folder: Path) -> None:
+    project.invoke("keygen", "--key", "k")
+    project.invoke("sign", str(folder), "--key", "k")
+    assert project.invoke("clean").status == 0
+    assert not folder.exists()
