@@ -178,7 +178,33 @@ def variable_problems(nodes: Nodes, used: list[Any], prefix: Path) -> list[str]:
     return problems
 
 
-def examine(meta: Path, prefix: Path, head: str) -> dict[str, object]:
+def config_problems(nodes: Nodes, used: list[Any], path: Path) -> list[str]:
+    """Where bert_config.json describes another model: it is published, and its layers are what parity allows for."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        wanted = {
+            f"bert/embeddings/{table}": [config[size], config["hidden_size"]]
+            for table, size in (
+                ("word_embeddings", "vocab_size"),
+                ("position_embeddings", "max_position_embeddings"),
+                ("token_type_embeddings", "type_vocab_size"),
+            )
+        }
+        layers = config["num_hidden_layers"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fail(f"{path.name} cannot be read: {error!r}")
+    problems = [
+        f"{path.name} takes {name} as {shape}, the graph has {shape_of(nodes[name])}"
+        for name, shape in wanted.items()
+        if name in nodes and shape_of(nodes[name]) != shape
+    ]
+    found = {match[1] for node in used if (match := re.match(r"bert/encoder/layer_(\d+)/", node.name))}
+    if len(found) != layers:
+        problems.append(f"{path.name} has num_hidden_layers {layers}, the graph has {len(found)}")
+    return problems
+
+
+def examine(meta: Path, prefix: Path, config: Path, head: str) -> dict[str, object]:
     nodes = read_meta(meta)
     output = output_of(nodes, head, meta.name)
     used = sub_graph(nodes, output)
@@ -194,6 +220,12 @@ def examine(meta: Path, prefix: Path, head: str) -> dict[str, object]:
             *unfit,
             "Give the three files of one checkpoint: .meta, .index and .data.",
         )
+    if other := config_problems(nodes, used, config):
+        fail(
+            f"{config.name} is not of the model that {meta.name} computes.",
+            *other,
+            "Give the bert_config.json that belongs to this checkpoint.",
+        )
     return {
         "batch": batch,
         "inputs": [f"{name}:0" for name in INPUTS],
@@ -208,11 +240,12 @@ def main() -> None:
     )
     parser.add_argument("--meta", type=Path, required=True, help="bert_model.ckpt.meta")
     parser.add_argument("--checkpoint", type=Path, required=True, help="prefix of .index and .data")
+    parser.add_argument("--config", type=Path, required=True, help="bert_config.json")
     parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), required=True)
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
 
-    found = examine(arguments.meta, arguments.checkpoint, arguments.head)
+    found = examine(arguments.meta, arguments.checkpoint, arguments.config, arguments.head)
     partial = arguments.output.with_name(f"{arguments.output.name}.partial")
     partial.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(arguments.output)

@@ -68,6 +68,10 @@ BUFFERS = frozenset({"embeddings.position_ids"})
 OTHER_HEADS = ("cls.", "qa_outputs.")
 # BertForSequenceClassification's head is run_classifier.py's: probabilities of softmax(pooled · weightsᵀ + bias).
 CLASSIFIER = {"classifier.weight": "output_weights", "classifier.bias": "output_bias"}
+# Other classes keep theirs under the same names, and apply it to something else than the pooled output.
+CLASSIFIER_CLASS = "BertForSequenceClassification"
+# transformers' names of old, which google-bert/bert-base-uncased and others still have, and it still reads.
+OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
@@ -180,17 +184,33 @@ def open_safetensors(path: Path) -> Any:  # noqa: ANN401 - the library's own typ
         fail(f"{path.name} cannot be read: {error}")
 
 
+def today(key: str) -> str:
+    """Today's name of a tensor."""
+    for old, new in OLD_NAMES.items():
+        if key.endswith(old):
+            return key.removesuffix(old) + new
+    return key
+
+
+def takes_classifier(config: dict[str, Any]) -> bool:
+    """Whether `classifier.*` is what run_classifier.py's head is; a file that doesn't say its class may be."""
+    return (config.get("architectures") or [CLASSIFIER_CLASS]) == [CLASSIFIER_CLASS]
+
+
 class Tensors:
     """The tensors of a safetensors file by Hugging Face's names, with or without the prefix `bert.`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self._file = open_safetensors(path)
-        self.keys = frozenset(map(str, self._file.keys()))
+        self._stored = {today(key): key for key in map(str, self._file.keys())}
+        self.keys = frozenset(self._stored)
         self._prefix = "bert." if any(key.startswith("bert.") for key in self.keys) else ""
         self.ignorable = frozenset(
             key
             for key in self.keys
-            if key.removeprefix(self._prefix) in BUFFERS or (self._prefix and key.startswith(OTHER_HEADS))
+            if key.removeprefix(self._prefix) in BUFFERS
+            or (self._prefix and key.startswith(OTHER_HEADS))
+            or (key in CLASSIFIER and not takes_classifier(config))
         )
 
     def key(self, variable: str) -> str:
@@ -198,23 +218,23 @@ class Tensors:
         return head.get(variable) or self._prefix + hugging_face_name(variable)
 
     def dtype(self, key: str) -> str:
-        return str(self._file.get_slice(key).get_dtype())
+        return str(self._file.get_slice(self._stored[key]).get_dtype())
 
     def shape(self, key: str) -> list[int]:
-        return list(self._file.get_slice(key).get_shape())
+        return list(self._file.get_slice(self._stored[key]).get_shape())
 
     def read(self, key: str) -> npt.NDArray[np.float32]:
         """As float32, which holds every float16 and bfloat16 exactly."""
         import numpy as np
 
-        tensor: npt.NDArray[np.float32] = self._file.get_tensor(key).astype(np.float32)
+        tensor: npt.NDArray[np.float32] = self._file.get_tensor(self._stored[key]).astype(np.float32)
         return tensor
 
 
 def labels(path: Path, config: dict[str, Any]) -> int:
     """How many labels the file's classifier tells apart; 0 if it has none that run_classifier.py could have."""
-    tensors = Tensors(path)
-    if not CLASSIFIER.keys() <= tensors.keys:
+    tensors = Tensors(path, config)
+    if not takes_classifier(config) or not CLASSIFIER.keys() <= tensors.keys:
         return 0
     shape = tensors.shape("classifier.weight")
     if config.get("problem_type") not in {None, "single_label_classification"} or shape[0] < 2:  # noqa: PLR2004
@@ -241,17 +261,20 @@ def tensor_problems(tensors: Tensors, shapes: dict[str, list[int]]) -> list[str]
     return problems
 
 
-def read_weights(path: Path, shapes: dict[str, list[int]]) -> Weights:
+def read_weights(path: Path, shapes: dict[str, list[int]], config: dict[str, Any]) -> Weights:
     """The value of each variable, in TensorFlow's layout."""
     import numpy as np
 
-    tensors = Tensors(path)
+    tensors = Tensors(path, config)
     problems = tensor_problems(tensors, shapes)
     if problems:
         fail(
             f"{path.name} does not hold exactly the tensors of the BertModel in config.json.",
             *problems,
-            "Save the encoder alone (BertModel.save_pretrained), with the config.json that belongs to it.",
+            # transformers would save random numbers for what is missing: that is no advice then.
+            "Give the whole model that it was made from: what is missing can't be made up."
+            if any(problem.startswith("missing: ") for problem in problems)
+            else "Save the encoder alone (BertModel.save_pretrained), with the config.json that belongs to it.",
         )
     weights = {name: tensors.read(tensors.key(name)) for name in shapes}
     not_finite = [tensors.key(name) for name in sorted(shapes) if not np.isfinite(weights[name]).all()]
@@ -344,7 +367,7 @@ def main() -> None:
     check_vocab(arguments.vocab, config["vocab_size"])
     variables = build_graph(config, arguments.source, labels(arguments.model, given))
     shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
-    weights = read_weights(arguments.model, shapes)
+    weights = read_weights(arguments.model, shapes, given)
     write_outputs(arguments.output, config, arguments.vocab, variables, weights)
     print(f"imported {len(weights)} tensors")
 

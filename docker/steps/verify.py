@@ -279,6 +279,15 @@ def figure(number: np.floating[Any]) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
+def without_padding(outputs: Vectors, mask: Ids, head: str) -> Vectors:
+    """The last layer's output with 0 where there is no token, for the sums of both sides alike.
+
+    Nothing reads what a model says there, and nothing was trained on it: of a sound IR of all-MiniLM-L6-v2 it differs
+    by twenty times as much as what it says of tokens.
+    """
+    return outputs * mask[:, :, None] if head == "sequence" else outputs
+
+
 def comparable(outputs: Vectors, head: str) -> npt.NDArray[np.float64]:
     """[rows, numbers] in float64, so that the comparison adds no error of its own.
 
@@ -321,12 +330,15 @@ def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | N
     import numpy as np
 
     ids = np.concatenate(columns, axis=1)
-    rows = comparable(outputs, head)
-    distances = [
-        np.abs(rows[i] - rows[j]).max()
-        for i, j in combinations(range(len(ids)), 2)
-        if (ids[i] != ids[j]).any()
-    ]
+
+    def distance(i: int, j: int) -> np.floating[Any]:
+        # Only where both have a token: a row isn't another one because it is longer.
+        both = columns[1][[i]] * columns[1][[j]]
+        one, other = (comparable(without_padding(outputs[[row]], both, head), head) for row in (i, j))
+        greatest: np.floating[Any] = np.abs(one - other).max()
+        return greatest
+
+    distances = [distance(i, j) for i, j in combinations(range(len(ids)), 2) if (ids[i] != ids[j]).any()]
     if not distances:
         return None
     return figure(np.max(distances) if head == "classifier" else np.min(distances))
@@ -418,7 +430,12 @@ def compare_shape(
     if expected.shape != found.shape:
         fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
     finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
-    figures = compare(expected, found, arguments.head)
+    mask = columns[1][np.arange(len(found)) % len(columns[1])]
+    figures = compare(
+        without_padding(expected, mask, arguments.head),
+        without_padding(found, mask, arguments.head),
+        arguments.head,
+    )
     return {"all_finite": finite, "batch": batch, "sequence": length} | figures
 
 
@@ -458,6 +475,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         except Refused as error:
             refused["sequence"].append(refusal(batch, length, error))
     free["sequence"] = len(shapes) > tried and not refused["sequence"]
+    sized = outputs[columns[1] > 0] if arguments.head == "sequence" else outputs
     alone = [column[: len(sentences)] for column in columns]
     largest = [shape["max_abs_difference"] for shape in shapes]
     return {
@@ -467,7 +485,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "free_dimensions": [name for name in free if free[name]],
         "max_abs_difference": None if None in largest else max(largest),
         "refused": [*refused["batch"], *refused["sequence"]],
-        "rms": figure(np.sqrt(np.mean(comparable(outputs, arguments.head) ** 2))),
+        "rms": figure(np.sqrt(np.mean(comparable(sized, arguments.head) ** 2))),
         "sentences": len(sentences),
         "shapes": shapes,
         "signature": signature(arguments.model),

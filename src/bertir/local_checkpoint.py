@@ -83,6 +83,8 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
     folder, prefix = _folder_and_prefix(options.path)
     if prefix is None and (folder / "model.safetensors").is_file():
         kind, files = HUGGING_FACE, {"model.safetensors": folder / "model.safetensors"}
+        # Before anything is missed that another architecture hasn't got.
+        _refuse_other_architectures(options.bert_config or folder / "config.json")
     else:
         kind, files = GOOGLE, _tensors(folder, prefix or _prefix_in(folder))
     files |= _beside(folder, options, kind)
@@ -206,6 +208,22 @@ def _tensors(folder: Path, prefix: str) -> dict[str, Path]:
         )
     meta = folder / f"{prefix}.meta"
     return files | ({f"{PREFIX}.meta": meta} if meta.is_file() else {})
+
+
+def _refuse_other_architectures(path: Path) -> None:
+    """Name the architecture of a Hugging Face directory that is none of BERT's."""
+    if not path.is_file():
+        return
+    try:
+        value = json.loads(_text(path, _JSON_BYTES))
+    except (ValueError, RecursionError):
+        return  # said where it is read
+    kind = value.get("model_type") if isinstance(value, dict) else "bert"
+    if isinstance(kind, str) and kind != "bert":  # what says nothing is looked at in the container
+        raise ConfigurationError(
+            f"{path}: its model_type is {kind!r} (architectures: {value.get('architectures')!r}), and bertir builds 'bert' alone",
+            advice="google-research/bert computes no other architecture.",
+        )
 
 
 def _beside(folder: Path, options: Options, kind: str) -> dict[str, Path]:

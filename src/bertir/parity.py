@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LAYERS = 6
 THRESHOLDS: Mapping[str, Mapping[str, float]] = {
     "pooled": {"fp32": 1e-5, "fp16": 5e-3},
-    "sequence": {"fp32": 2e-5, "fp16": 1e-2},
+    "sequence": {"fp32": 5e-5, "fp16": 3e-2},
     "classifier": {"fp32": 1e-5, "fp16": 5e-3},
 }
 # Different sentences must give different outputs by more than what parity allows, or agreement proves nothing.

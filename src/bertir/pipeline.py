@@ -180,6 +180,11 @@ def check(request: Request) -> None:
                 f"{name} must be at most {most}, and is {number}",
                 advice="The IR's batch dimension is free: it can be reshaped when it is loaded.",
             )
+    if request.task_data and request.recipe == META_GRAPH:
+        raise ConfigurationError(
+            f"--task-data is {request.task_data!r}, and the recipe {META_GRAPH} reads no rows: it freezes nothing",
+            advice=f"Leave it out, or use --recipe {RESHAPABLE}.",
+        )
     if request.task_data not in ("", MRPC):
         read_dev_tsv(Path(request.task_data))
 

@@ -117,10 +117,13 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realise
                 *program,
                 f"--meta=/in/{META}",
                 "--checkpoint=/in/bert_model.ckpt",
+                "--config=/in/bert_config.json",
                 f"--head={request.head}",
                 "--output=/out/graph.json",
             ),
-            inputs=mounted | _mounted("/in", _tensors(checkpoint)),
+            inputs=mounted
+            | _mounted("/in", _tensors(checkpoint))
+            | {"/in/bert_config.json": checkpoint["bert_config.json"]},
             outputs=("graph.json",),
         )
     )
