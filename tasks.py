@@ -282,9 +282,9 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
 
 @task(
     auto_shortflags=False,
-    positional=["folder"],
     help={
-        "folder": "a published one, as dist/MODEL/VARIANT (default: the image's bill of materials)",
+        # Not positional: invoke has no positional argument that may be left out.
+        "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
         "output": "write it to this file; without it, to standard output",
         "offline": OFFLINE_HELP,
         "format": "json, the document itself, or text, a table (default: json; with --output: of what was written, text)",

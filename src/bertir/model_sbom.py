@@ -18,6 +18,7 @@ from bertir.sbom import (
     Item,
     components,
     document,
+    git_purl,
     image_link,
     numbered,
     oci_purl,
@@ -182,31 +183,38 @@ def _image(build: Mapping[str, Any]) -> Item:
 
 def _source(build: Mapping[str, Any]) -> Item:
     source = build["from"]["source"]
+    name = str(source["url"]).rstrip("/").rpartition("/")[2]
+    pristine = Item(
+        ref="source/pristine",
+        kind="application",
+        name=name,
+        version=source["commit"],
+        description="those of its files that are used",
+        purl=git_purl(source["url"], source["commit"]),
+        references=[("vcs", source["url"])],
+        parts=[
+            Item(ref=f"source/{file}", kind="file", name=file, digest=Digest.from_str(digest))
+            for file, digest in source["pristine"].items()
+        ],
+    )
+    patches = [
+        Item(
+            ref=f"patches/{patch['name']}",
+            kind="file",
+            name=f"patches/{patch['name']}",
+            digest=Digest.from_str(patch["digest"]),
+        )
+        for patch in source["patches"]
+    ]
     return Item(
         ref="source",
         kind="application",
-        name="bert",
-        version=source["commit"],
-        description="the BERT source: the files of the commit that are used, with the patches applied",
-        parts=[
-            *(
-                Item(ref=f"source/{name}", kind="file", name=name, digest=Digest.from_str(digest))
-                for name, digest in source["pristine"].items()
-            ),
-            *(
-                Item(
-                    ref=f"patches/{patch['name']}",
-                    kind="file",
-                    name=f"patches/{patch['name']}",
-                    digest=Digest.from_str(patch["digest"]),
-                )
-                for patch in source["patches"]
-            ),
-        ],
-        references=[("vcs", source["url"])],
-        facts=[("source:patched-tree", source["patched_tree"])],
-        commit=(source["commit"], ""),
-        patches=[f"patches/{patch['name']}" for patch in source["patches"]],
+        name=name,
+        description="the BERT source, patched",
+        facts=[("source:tree", source["patched_tree"])],
+        parts=patches,
+        ancestors=[pristine],
+        patches=[patch.name for patch in patches],
     )
 
 

@@ -8,6 +8,7 @@ depends on the clock, the machine or the order of anything.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from cyclonedx.model import (
 )
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import (
-    Commit,
     Component,
     ComponentType,
     Diff,
@@ -62,7 +62,6 @@ class Item:
         facts: name and value; a name may come more than once.
         references: CycloneDX's kind of external reference, and the URL.
         ancestors: what it was made from.
-        commit: the Git commit that it is, with the repository's URL where that is known.
         patches: names of the patches that were applied to it, in any order.
     """
 
@@ -79,7 +78,6 @@ class Item:
     parts: Sequence[Item] = ()
     references: Sequence[tuple[str, str]] = ()
     ancestors: Sequence[Item] = ()
-    commit: tuple[str, str] | None = None
     patches: Sequence[str] = ()
 
 
@@ -152,6 +150,12 @@ def pypi_purl(name: str, version: str) -> str:
     return PackageURL("pypi", None, name, version).to_string()
 
 
+def git_purl(url: str, commit: str) -> str:
+    """Give the purl of a commit; nothing where the repository's host is none that purls have a type for."""
+    match = re.fullmatch(r"https://github\.com/([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)", url.removesuffix(".git"))
+    return PackageURL("github", match[1], match[2], commit).to_string() if match else ""
+
+
 # one component
 
 
@@ -188,15 +192,10 @@ def _licence(licence: Licence) -> DisjunctiveLicense | LicenseExpression:
 
 
 def _pedigree(item: Item) -> Pedigree | None:
-    if not (item.ancestors or item.commit or item.patches):
+    if not (item.ancestors or item.patches):
         return None
-    commits = []
-    if item.commit:
-        commit, url = item.commit
-        commits.append(Commit(uid=commit, url=XsUri(url) if url else None))
     return Pedigree(
         ancestors=[_component(ancestor) for ancestor in item.ancestors],
-        commits=commits,
         patches=[
             Patch(type=PatchClassification.UNOFFICIAL, diff=Diff(url=XsUri(name))) for name in item.patches
         ],

@@ -747,6 +747,9 @@ HEAVY = (
     "urllib3",
     "installer",
     "debian",
+    "cyclonedx",
+    "packageurl",
+    "packaging",
     "uv",
     "openvino",
 )
