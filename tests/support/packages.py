@@ -81,7 +81,7 @@ def make_deb(
         controls.append(member("./postinst", script, mode=0o755))
     parts = {
         "debian-binary": b"2.0\n",
-        "control.tar.gz": _tar(controls, "w:gz"),
+        "control.tar.xz": _tar(controls, "w:xz"),  # gzip's header has the clock in it
         "data.tar.xz": _tar(members, "w:xz"),
     }
     data = b"!<arch>\n"
@@ -139,7 +139,7 @@ def make_wheel(
     wheel = folder / f"{name}-{version}.object"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, content in [*contents.items(), (f"{info}/RECORD", rows.getvalue().encode())]:
-            archive.writestr(path, content)
+            archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), content)  # else: the clock's
     return WheelPin(name=name, version=version, digest=Digest.of_file(wheel)), wheel
 
 
