@@ -280,6 +280,30 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
         print(commands.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
 
 
+@task(
+    auto_shortflags=False,
+    help={
+        # Not positional: invoke has no positional argument that may be left out.
+        "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
+        "output": "write it to this file; without it, to standard output",
+        "offline": OFFLINE_HELP,
+        "format": "json, the document itself, or text, a table (default: json; with --output: of what was written, text)",
+    },
+)
+def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, format_: str = "") -> None:
+    """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
+    with exit_statuses(format_ or "text"):
+        print(
+            commands.sbom(
+                open_session(ROOT, os.environ),
+                folder,
+                output=output,
+                offline=offline,
+                as_json=(format_ or ("text" if output else "json")) == "json",
+            )
+        )
+
+
 @task(auto_shortflags=False, help={"format": FORMAT_HELP})
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""

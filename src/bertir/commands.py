@@ -289,6 +289,34 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
 
 
+def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: bool) -> str:
+    from bertir.sbom import serialised
+
+    if folder and output and Path(output).absolute().parent.resolve() == Path(folder).resolve():
+        raise ConfigurationError(
+            f"--output {output} is in the published folder, which then is no longer as it was published",
+            advice="Put it beside the folder.",
+        )
+    if folder:
+        from bertir.model_sbom import published_sbom
+
+        value = published_sbom(Path(folder))
+    else:
+        from bertir.image_sbom import locked_image_sbom
+
+        with session.builder(offline=offline) as builder:
+            value = locked_image_sbom(builder)
+    data = serialised(value)
+    if not output:
+        return data.decode().rstrip("\n") if as_json else show.sbom_text(value)
+    from bertir.whole_file import whole_file
+
+    with whole_file(Path(output), ConfigurationError) as file:
+        file.write(data)
+    facts = show.sbom_facts(value, output, data)
+    return show.to_json(facts) if as_json else show.table([(name, str(text)) for name, text in facts.items()])
+
+
 def _folder(name: str) -> Path:
     return Path(_given("a published folder", name))
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from debian.arfile import ArError
+from debian.deb822 import Deb822, PkgRelation
 from debian.debfile import DebFile
+from debian.debian_support import version_compare
 
 from bertir.errors import ImageError
 from bertir.tree import Entry, FolderEntry, LinkEntry, bytes_entry, checked_path, text_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from bertir.lock import DebianPackage
 
+STATUS = "var/lib/dpkg/status.d"  # as distroless does: scanners look there for what is installed
 # https://wiki.debian.org/UsrMerge: packages of bookworm may still ship paths that the links lead to usr.
 MERGED_FOLDERS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
@@ -48,8 +52,7 @@ def package_entries(package: DebianPackage, path: Path) -> list[Entry]:
             entries = list(_data_entries(deb.data.tgz(), what=f"{package.name} {package.version}"))
     except (ArError, tarfile.TarError, EOFError, KeyError, ValueError, OSError) as error:
         raise ImageError(f"{package.name} {package.version}: can't read the package: {error}") from error
-    # As distroless does: scanners look there for what is installed.
-    return [*entries, text_entry(f"var/lib/dpkg/status.d/{package.name}", f"{control.strip()}\n")]
+    return [*entries, text_entry(f"{STATUS}/{package.name}", f"{control.strip()}\n")]
 
 
 def _data_entries(tar: tarfile.TarFile, *, what: str) -> Iterator[Entry]:
@@ -103,3 +106,87 @@ def _moved_target(name: str, path: str, target: str) -> str:
     if climbed < depth or merged_usr(rest) != rest:
         return target  # both ends moved alike
     return f"../{target}"
+
+
+# what a package says of itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """One package that another asks for, or provides: `libc6 (>= 2.36)`."""
+
+    name: str
+    operator: str = ""
+    version: str = ""
+
+    def accepts(self, version: str) -> bool:
+        """Whether this version is one of those asked for; a virtual package without one fits no versioned relation."""
+        if not self.operator:
+            return True
+        return bool(version) and _ACCEPTED[self.operator](version_compare(version, self.version))
+
+
+_ACCEPTED = {
+    "<<": lambda order: order < 0,
+    "<=": lambda order: order <= 0,
+    "=": lambda order: order == 0,
+    ">=": lambda order: order >= 0,
+    ">>": lambda order: order > 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A package's control file.
+
+    Args:
+        source: the source package, with its version where that is another one.
+        needs: what it depends on (and pre-depends); of each group one is enough.
+        provides: names of virtual packages that it stands for.
+    """
+
+    name: str
+    version: str
+    source: str
+    summary: str
+    needs: tuple[tuple[Relation, ...], ...]
+    provides: tuple[Relation, ...]
+
+    def satisfies(self, relation: Relation) -> bool:
+        return (self.name == relation.name and relation.accepts(self.version)) or any(
+            provided.name == relation.name and relation.accepts(provided.version)
+            for provided in self.provides
+        )
+
+
+def read_control(text: str) -> Control:
+    """Read a control file.
+
+    Raises:
+        ImageError: it has no name or version, or a relation that is none.
+    """
+    try:
+        fields = Deb822(text)
+        groups = [group for name in ("Pre-Depends", "Depends") for group in _relations(fields.get(name, ""))]
+        return Control(
+            name=fields["Package"],
+            version=fields["Version"],
+            source=fields.get("Source", fields["Package"]),
+            summary=fields.get("Description", "").partition("\n")[0],
+            needs=tuple(dict.fromkeys(groups)),
+            provides=tuple(item for group in _relations(fields.get("Provides", "")) for item in group),
+        )
+    except (KeyError, ValueError) as error:
+        raise ImageError(f"can't read a package's control file: {error}") from error
+
+
+def _relations(field: str) -> Iterable[tuple[Relation, ...]]:
+    for group in PkgRelation.parse_relations(field) if field.strip() else []:
+        found = []
+        for item in group:
+            operator, version = item.get("version") or ("", "")
+            if operator and operator not in _ACCEPTED:
+                message = f"unknown operator {operator!r}"
+                raise ValueError(message)
+            found.append(Relation(name=item["name"], operator=operator or "", version=version or ""))
+        yield tuple(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bertir.checkpoint import extract_files, pinned_files
 from bertir.derivation import Derivation, Outcome
 from bertir.errors import ConfigurationError, SourceError
+from bertir.fetch import OfflineError
 from bertir.lock import WheelPin
 from bertir.model import GoogleZip, HuggingFaceWheel, find_model, load_models
 from bertir.store import Artifact
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.digest import Digest
+    from bertir.lock import DebianPackage
     from bertir.model import Model
     from bertir.store import Blob, Store
 
@@ -166,6 +168,28 @@ def write_task_data(builder: Builder, split: Artifact, folder: Path) -> None:
             builder.store.copy_out(blob, folder / name, what=name)
     except OSError as error:
         raise ConfigurationError(f"can't write to {folder}: {error.strerror}") from error
+
+
+# the image
+
+
+def image_files(
+    builder: Builder,
+) -> tuple[list[tuple[DebianPackage, Path]], list[tuple[WheelPin, Path]]]:
+    """Give the files of the locked packages and wheels, whether or not an engine has the image.
+
+    Raises:
+        FetchError: one can't be had; offline, all that are missing are named at once.
+    """
+    lock = builder.lock
+    try:
+        packages = builder.fetcher.debian_packages(lock.debian)
+        return packages, builder.fetcher.wheels(lock.wheels, builder.intent.python)
+    except OfflineError as error:
+        named = {f"debian/{package.name}_{package.version}": package.digest for package in lock.debian}
+        named |= {f"wheel/{pin.name}-{pin.version}": pin.digest for pin in lock.wheels}
+        missing = [name for name, digest in named.items() if builder.store.find(digest) is None]
+        raise OfflineError(missing) from error
 
 
 # all of them

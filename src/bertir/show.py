@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from bertir.digest import Digest
 from bertir.redact import without_logins
 
 if TYPE_CHECKING:
@@ -112,6 +113,49 @@ def verified_text(facts: Mapping[str, Any]) -> str:
             ("seconds", f"{facts['seconds']:.1f}"),
         ]
     )
+
+
+def sbom_facts(value: Mapping[str, Any], place: str, data: bytes) -> dict[str, Any]:
+    subject = value["metadata"]["component"]
+    return {
+        "sbom": place,
+        "about": f"{subject['type']} {subject['name']} {subject['version']}",
+        "components": len(_listed(value)),
+        "serial": value["serialNumber"],
+        "digest": str(Digest.of_bytes(data)),
+    }
+
+
+def sbom_text(value: Mapping[str, Any]) -> str:
+    """Give a table of the components: what it is, its version, and the licences that it declares."""
+    return table(
+        [
+            ("type", "name", "version", "licence"),
+            *((item["type"], item["name"], _short(item), _licences(item)) for item in _listed(value)),
+        ]
+    )
+
+
+def _listed(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the subject, its own parts, and the components beside it."""
+    subject = value["metadata"]["component"]
+    made = [item for formula in value.get("formulation", []) for item in formula["components"]]
+    ancestors = subject.get("pedigree", {}).get("ancestors", [])
+    return [subject, *subject.get("components", []), *value.get("components", []), *ancestors, *made]
+
+
+def _short(item: Mapping[str, Any]) -> str:
+    version = str(item.get("version", "")) or next((one["content"] for one in item.get("hashes", [])), "")
+    digest = version.removeprefix("sha256:")
+    return digest[:12] if len(digest) >= 40 else version  # noqa: PLR2004 - a digest or a commit's id
+
+
+def _licences(item: Mapping[str, Any]) -> str:
+    found = [
+        entry.get("expression") or entry["license"].get("id") or f'"{entry["license"]["name"]}"'
+        for entry in item.get("licenses", [])
+    ]
+    return ", ".join(found) or "-"
 
 
 def model_facts(model: Model, *, default: bool, fetched: bool) -> dict[str, Any]:

@@ -72,14 +72,16 @@ def make_deb(
     name: str = "small",
     version: str = "1:1.0-1",
     script: bytes = b"",
+    control: str = "",
 ) -> tuple[DebianPackage, Path]:
-    control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nDescription: small\n".encode()
-    controls = [member("./control", control)]
+    """Make a package; `control` is more lines of its control file."""
+    text = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\n{control}Description: small\n"
+    controls = [member("./control", text.encode())]
     if script:
         controls.append(member("./postinst", script, mode=0o755))
     parts = {
         "debian-binary": b"2.0\n",
-        "control.tar.gz": _tar(controls, "w:gz"),
+        "control.tar.xz": _tar(controls, "w:xz"),  # gzip's header has the clock in it
         "data.tar.xz": _tar(members, "w:xz"),
     }
     data = b"!<arch>\n"
@@ -115,12 +117,16 @@ def make_wheel(
     version: str = "1.0",
     entry_points: str = "",
     record: Mapping[str, str] | None = None,
+    metadata: str = "",
 ) -> tuple[WheelPin, Path]:
-    """Make a wheel under a name that says nothing, as in the store; `record` replaces hashes in RECORD."""
+    """Make a wheel under a name that says nothing, as in the store.
+
+    `record` replaces hashes in RECORD, `metadata` is more lines of METADATA.
+    """
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     contents = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata}".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if entry_points:
@@ -133,7 +139,7 @@ def make_wheel(
     wheel = folder / f"{name}-{version}.object"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, content in [*contents.items(), (f"{info}/RECORD", rows.getvalue().encode())]:
-            archive.writestr(path, content)
+            archive.writestr(zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0)), content)  # else: the clock's
     return WheelPin(name=name, version=version, digest=Digest.of_file(wheel)), wheel
 
 

@@ -25,7 +25,10 @@ OWNERS = {
     "requests": {"download", "engine"},
     "urllib3": {"download", "engine"},
     "installer": {"wheel"},
-    "debian": {"deb"},
+    "debian": {"deb", "licences"},
+    "cyclonedx": {"sbom"},
+    "packageurl": {"sbom"},
+    "packaging": {"inventory", "licences"},
 }
 LOCAL = {"localhost", "127.0.0.1", ""}
 
@@ -140,7 +143,13 @@ def test_a_library_is_called_by_one_module_alone(root: Path, library: str) -> No
 def test_every_dependency_is_declared_and_every_declared_one_is_used(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[<>=!~ ;\[]", item)[0] for item in project["dependencies"]}
-    named_otherwise = {"git": "gitpython", "debian": "python-debian", "urllib3": "requests"}
+    named_otherwise = {
+        "git": "gitpython",
+        "debian": "python-debian",
+        "urllib3": "requests",
+        "cyclonedx": "cyclonedx-python-lib",
+        "packageurl": "packageurl-python",
+    }
     used = {name for path in [*modules(root), root / "tasks.py"] for name in imports(path)}
     third_party = used - sys.stdlib_module_names - {"bertir", "__future__"}
     assert {named_otherwise.get(name, name) for name in third_party} == declared

@@ -760,6 +760,9 @@ HEAVY = (
     "urllib3",
     "installer",
     "debian",
+    "cyclonedx",
+    "packageurl",
+    "packaging",
     "uv",
     "openvino",
 )
