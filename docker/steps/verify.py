@@ -18,6 +18,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
+from math import pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +38,9 @@ REASON_LENGTH = 300
 SHORTEST = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
 GROUP = 8  # rows that TensorFlow gets at once: the fewest runs within a bearable memory
 LEAST_PROBABILITY = 1e-30  # its logarithm is finite, and still tells more than a float32's last place
+# Scalars that the converter takes into one operation with what is around them, where they are exact: those of both forms
+# of gelu, which google-research/bert writes out, and the epsilon of its layer norm.
+FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
 
 
@@ -115,6 +119,38 @@ def encode_all(tokenizer: Any, sentences: list[str], length: int) -> list[Ids]: 
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
+def round_weights(definition: Any, restored_by: str = "") -> None:  # noqa: ANN401 - a GraphDef
+    """Make every weight what fp16 can hold of it, in place: what `mo --compress_to_fp16` does to them.
+
+    What the IR then differs by isn't rounding, and must be as little as with fp32. Of a published graph the weights
+    are read from the checkpoint, so they are rounded on their way to the variables.
+
+    Args:
+        definition: the graph.
+        restored_by: the operation that restores the variables, if there are any.
+    """
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+
+    for node in definition.node:
+        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
+            values = tf.make_ndarray(node.attr["value"].tensor)
+            if values.size == 1 and np.isclose(values.item(), FUSED, rtol=1e-6, atol=0).any():
+                continue
+            with np.errstate(over="ignore"):  # then the comparison isn't finite, and is refused
+                rounded = values.astype(np.float16).astype(np.float32)
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded))
+    if not restored_by:
+        return
+    for node in [node for node in definition.node if node.op in {"Assign", "AssignVariableOp"}]:
+        source = node.input[1]
+        for name, of, to in (("half", tf.float32, tf.float16), ("float", tf.float16, tf.float32)):
+            cast = definition.node.add(name=f"{node.name}/{name}", op="Cast", input=[source])
+            cast.attr["SrcT"].type, cast.attr["DstT"].type = of.as_datatype_enum, to.as_datatype_enum
+            source = cast.name
+        node.input[1] = source
+
+
 def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Session
     import tensorflow.compat.v1 as tf
 
@@ -137,15 +173,17 @@ def require_nodes(definition: Any, names: list[str], file: str) -> None:  # noqa
         fail(f"{file} has no {', '.join(missing)}.", "Make it by the step before this one.")
 
 
-def frozen_session(graph: Path, names: list[str]) -> Any:  # noqa: ANN401
+def frozen_session(graph: Path, names: list[str], *, rounded: bool) -> Any:  # noqa: ANN401
     import tensorflow.compat.v1 as tf
 
     definition = tf.GraphDef.FromString(graph.read_bytes())
     require_nodes(definition, names, graph.name)
+    if rounded:
+        round_weights(definition)
     return tensorflow_session(definition)
 
 
-def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str) -> Any:  # noqa: ANN401
+def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str, *, rounded: bool) -> Any:  # noqa: ANN401
     """The published graph as it is, with its own saver's operations run: nothing of the conversion has a part.
 
     Only what the output and the restoring need is imported, as the rest may hold operations of a TensorFlow
@@ -159,6 +197,8 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     for node in published.graph_def.node:
         node.attr.pop("_class", None)  # a hint that may name a node which is left out
     definition = tf.graph_util.extract_sub_graph(published.graph_def, [output, saver.restore_op_name])
+    if rounded:
+        round_weights(definition, saver.restore_op_name)
     session = tensorflow_session(definition)
     try:
         session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
@@ -172,9 +212,11 @@ def tensorflow_run(arguments: argparse.Namespace) -> Run:
 
     names = [*arguments.inputs, arguments.output_node]
     if arguments.meta:
-        session = restored_session(arguments.meta, arguments.checkpoint, names, arguments.output_node)
+        session = restored_session(
+            arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=arguments.rounded
+        )
     else:
-        session = frozen_session(arguments.graph, names)
+        session = frozen_session(arguments.graph, names, rounded=arguments.rounded)
 
     def run(columns: list[Ids]) -> Vectors:
         try:
@@ -373,12 +415,13 @@ class Reference:
     BERT-Large would not fit the container. And OpenVINO is then alone with what it computes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rounded: bool) -> None:
         import numpy as np
 
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "reference.npz"
-            done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
+            options = [f"--reference={file}", *(["--rounded"] if rounded else [])]
+            done = subprocess.run([sys.executable, *sys.argv, *options], check=False)
             if done.returncode == -signal.SIGKILL:
                 fail("TensorFlow was killed, most likely for want of memory.")
             if done.returncode:
@@ -398,7 +441,7 @@ class Reference:
 
 
 def compare_in_own_process(
-    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
+    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
 ) -> dict[str, Any]:
     """As `compare_shape`, in a process that ends with it.
 
@@ -415,9 +458,15 @@ def compare_in_own_process(
 
 
 def compare_shape(
-    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: Vectors
+    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
 ) -> dict[str, Any]:
     """Run the IR with one shape of its inputs on all of these rows, in groups of `batch`.
+
+    Args:
+        arguments: of the command line.
+        batch: rows of the IR's inputs.
+        columns: the inputs of all rows.
+        expected: TensorFlow's outputs, and with fp16 those of the rounded weights too.
 
     Raises:
         Refused: the IR can't be run in this shape.
@@ -426,44 +475,61 @@ def compare_shape(
 
     length = columns[0].shape[1]
     found = run_all(openvino_run(arguments, batch, length), columns, batch)
-    expected = expected[np.arange(len(found)) % len(expected)]
-    if expected.shape != found.shape:
-        fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
-    finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
-    mask = columns[1][np.arange(len(found)) % len(columns[1])]
-    figures = compare(
-        without_padding(expected, mask, arguments.head),
-        without_padding(found, mask, arguments.head),
-        arguments.head,
-    )
-    return {"all_finite": finite, "batch": batch, "sequence": length} | figures
+    again = np.arange(len(found)) % len(columns[0])
+    mask = columns[1][again]
+    seen = without_padding(found, mask, arguments.head)
+    finite = bool(np.isfinite(found).all())
+    figures = []
+    for outputs in (side[again] for side in expected):
+        if outputs.shape != found.shape:
+            fail(f"outputs differ in shape: TensorFlow {outputs.shape}, OpenVINO {found.shape}.")
+        finite = finite and bool(np.isfinite(outputs).all())
+        figures.append(compare(without_padding(outputs, mask, arguments.head), seen, arguments.head))
+    rounded = {"max_abs_difference_rounded": figures[-1]["max_abs_difference"]} if len(figures) > 1 else {}
+    return {"all_finite": finite, "batch": batch, "sequence": length} | figures[0] | rounded
 
 
 def refusal(batch: int, length: int, error: Refused) -> dict[str, Any]:
     return {"batch": batch, "sequence": length, "refused_by": str(error)[:REASON_LENGTH]}
 
 
+def largest(shapes: list[dict[str, Any]], figure_: str) -> float | None:
+    figures = [shape[figure_] for shape in shapes]
+    return None if None in figures else max(figures)
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
     sentences = read_sentences(arguments.sentences)
-    reference = Reference()
+    # One after the other: each of them takes most of the memory.
+    references = [
+        Reference(rounded=rounded)
+        for rounded in ([False, True] if arguments.precision == "fp16" else [False])
+    ]
+
+    def rows(length: int) -> tuple[list[Ids], list[Vectors]]:
+        columns, _ = references[0].rows(length)
+        return columns, [reference.rows(length)[1] for reference in references]
+
     base = (arguments.batch, arguments.seq_len)
     shapes: list[dict[str, Any]] = []
     refused: dict[str, list[dict[str, Any]]] = {"batch": [], "sequence": []}
     try:
-        columns, outputs = reference.rows(arguments.seq_len)
+        columns, expected = rows(arguments.seq_len)
         # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
-        shapes.append(compare_in_own_process(arguments, arguments.batch, columns, outputs))
+        shapes.append(compare_in_own_process(arguments, arguments.batch, columns, expected))
     except Refused as error:
         fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
     # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
     for batch in arguments.try_batches:
         if batch != arguments.batch:
-            some = np.arange(batch) % len(outputs)
+            some = np.arange(batch) % len(columns[0])
             group = [column[some] for column in columns]
             try:
-                shapes.append(compare_in_own_process(arguments, batch, group, outputs[some]))
+                shapes.append(
+                    compare_in_own_process(arguments, batch, group, [side[some] for side in expected])
+                )
             except Refused as error:
                 refused["batch"].append(refusal(batch, arguments.seq_len, error))
     free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
@@ -471,19 +537,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     for length in arguments.try_lengths:
         batch = max(2, arguments.batch) if free["batch"] else arguments.batch
         try:
-            shapes.append(compare_in_own_process(arguments, batch, *reference.rows(length)))
+            shapes.append(compare_in_own_process(arguments, batch, *rows(length)))
         except Refused as error:
             refused["sequence"].append(refusal(batch, length, error))
     free["sequence"] = len(shapes) > tried and not refused["sequence"]
+    outputs = expected[0]
     sized = outputs[columns[1] > 0] if arguments.head == "sequence" else outputs
     alone = [column[: len(sentences)] for column in columns]
-    largest = [shape["max_abs_difference"] for shape in shapes]
     return {
         "all_finite": all(shape["all_finite"] for shape in shapes),
         "discrimination": discrimination(alone, outputs, arguments.head),
         "fixed_dimensions": {name: size for name, size in zip(free, base, strict=True) if not free[name]},
         "free_dimensions": [name for name in free if free[name]],
-        "max_abs_difference": None if None in largest else max(largest),
+        "max_abs_difference": largest(shapes, "max_abs_difference"),
+        "max_abs_difference_rounded": largest(shapes, "max_abs_difference_rounded") if expected[1:] else None,
         "refused": [*refused["batch"], *refused["sequence"]],
         "rms": figure(np.sqrt(np.mean(comparable(sized, arguments.head) ** 2))),
         "sentences": len(sentences),
@@ -542,10 +609,12 @@ def main() -> None:
         help="TensorFlow's names of input ids, mask and segment ids",
     )
     parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
+    parser.add_argument("--precision", choices=("fp16", "fp32"), required=True, help="of the IR's weights")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     parser.add_argument(
         "--reference", type=Path, help=argparse.SUPPRESS
     )  # of the process that runs TensorFlow
+    parser.add_argument("--rounded", action="store_true", help=argparse.SUPPRESS)  # of its weights
     arguments = parser.parse_args()
     arguments.lower_case = arguments.lower_case == "true"
     if bool(arguments.graph) == bool(arguments.meta) or bool(arguments.meta) != bool(arguments.checkpoint):

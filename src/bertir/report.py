@@ -121,6 +121,8 @@ def report(build: Build) -> bytes:
         "parity": {
             "max_abs_difference": build.parity.max_abs_difference,
             "threshold": build.parity.threshold,
+            "max_abs_difference_rounded": build.parity.rounded,
+            "threshold_rounded": build.parity.exact_threshold,
             "shapes": build.parity.report["shapes"],
             "refused": build.parity.report["refused"],
             "discrimination": build.parity.report["discrimination"],

@@ -60,6 +60,8 @@ def build_facts(build: Build, published: Published, seconds: float) -> dict[str,
         "parity": {
             "max_abs_difference": build.parity.max_abs_difference,
             "threshold": build.parity.threshold,
+            "max_abs_difference_rounded": build.parity.rounded,
+            "threshold_rounded": build.parity.exact_threshold,
             "batches": list(build.parity.batches),
         },
         "image": str(build.image.image_id),
@@ -80,7 +82,9 @@ def build_text(facts: Mapping[str, Any]) -> str:
     steps = ", ".join(ran) if ran else "nothing to do: every step was in the store, no container was run"
     free, fixed = facts["free_dimensions"], facts["fixed_dimensions"]
     dimensions = [f"{name} free" for name in free] + [f"{name} {size}" for name, size in fixed.items()]
-    found, allowed = parity["max_abs_difference"], parity["threshold"]
+    figures = f"max abs difference {parity['max_abs_difference']:.1e}, allowed {parity['threshold']:.0e}"
+    if (rounded := parity["max_abs_difference_rounded"]) is not None:
+        figures += f"; but for rounding {rounded:.1e}, allowed {parity['threshold_rounded']:.0e}"
     return table(
         [
             ("model", f"{request['model']}, {request['recipe']}, {request['precision']}, {request['head']}"),
@@ -88,7 +92,7 @@ def build_text(facts: Mapping[str, Any]) -> str:
             ("IR", f"{facts['folder']}/model.xml{' (unchanged)' if facts['unchanged'] else ''}"),
             ("model.xml", facts["files"]["model.xml"]),
             ("model.bin", facts["files"]["model.bin"]),
-            ("parity", f"max abs difference {found:.1e}, allowed {allowed:.0e}, batches {batches}"),
+            ("parity", f"{figures}; batches {batches}"),
             ("steps", steps),
             ("seconds", f"{facts['seconds']:.1f}"),
         ]

@@ -198,6 +198,7 @@ def compare(
                 f"--head={request.head}",
                 f"--inputs={','.join(graph.inputs)}",
                 f"--output-node={graph.output}",
+                f"--precision={request.precision}",
                 "--report=/out/parity.json",
             ),
             inputs=mounted

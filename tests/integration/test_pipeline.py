@@ -119,21 +119,29 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
     assert caught.value.exit_status == 7
 
 
-def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tiny_build: TinyBuild) -> None:
-    # The same graph with one weight matrix scaled by 1.05: a subtle fault, and yet more than rounding.
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize(
+    ("tensor", "factor"),
+    [
+        ("encoder.layer.1.output.dense.weight", 1.05),  # subtle, and yet more than the rounding of fp16
+        ("encoder.layer.0.attention.self.query.bias", 0.0),  # a lost bias, which is less than that
+    ],
+)
+def test_an_ir_of_other_weights_fails_parity_with_status_8(
+    builder: Builder, tiny_build: TinyBuild, tensor: str, factor: float, precision: str
+) -> None:
+    request = replace(tiny_build.request, precision=precision)
     tensors = weights()
-    tensors["encoder.layer.1.output.dense.weight"] = tensors[
-        "encoder.layer.1.output.dense.weight"
-    ] * np.float32(1.05)
+    tensors[tensor] = tensors[tensor] * np.float32(factor)
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
     checkpoint = import_checkpoint(builder, stored, tiny_build.source).artifact
-    frozen = freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    frozen = freeze(builder, request, tiny_build.weights, tiny_build.source, checkpoint)
     graph = frozen_graph("pooled", DEFAULT_SEQ_LEN)
-    other = convert(builder, tiny_build.request, frozen.artifact, graph)
+    other = convert(builder, request, frozen.artifact, graph)
     report = compare(
         builder,
-        tiny_build.request,
+        request,
         tiny_build.weights,
         source=tiny_build.source,
         checkpoint=tiny_build.checkpoint,
@@ -141,10 +149,9 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(builder: Builder, tin
         graph=graph,
         ir=other.artifact,
     )
-    for precision in ("fp32", "fp16"):
-        with pytest.raises(ParityError, match="disagree") as caught:
-            judge(read(builder, report, "parity.json"), Request(precision=precision))
-        assert caught.value.exit_status == 8
+    with pytest.raises(ParityError, match="disagree") as caught:
+        judge(read(builder, report, "parity.json"), request)
+    assert caught.value.exit_status == 8
 
 
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:

@@ -116,7 +116,14 @@ def some_build(models: Path) -> Build:
         ir=ir,
         checkpoint=Artifact(files={"vocab.txt": blob("vocab")}),
         frozen_graph=blob("graph"),
-        parity=Parity(max_abs_difference=1e-4, threshold=5e-3, batches=(1, 4), report=measured),
+        parity=Parity(
+            max_abs_difference=1e-4,
+            threshold=5e-3,
+            rounded=1e-7,
+            exact_threshold=1e-5,
+            batches=(1, 4),
+            report=measured,
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from bertir.report import RECIPES, Request
 
 GOOD: dict[str, Any] = {
     "max_abs_difference": 1e-7,
+    "max_abs_difference_rounded": 1e-7,
     "discrimination": 0.5,
     "all_finite": True,
     "shapes": [{"batch": batch, "sequence": 128, "max_abs_difference": 1e-7} for batch in VERIFIED_BATCHES],
@@ -117,6 +118,26 @@ def test_the_threshold_itself_passes_and_a_little_more_does_not(precision: str) 
     assert "Nothing was published" in raised.value.advice
 
 
+def test_fp16_may_differ_by_rounding_and_by_nothing_else() -> None:
+    exact = THRESHOLDS["pooled"]["fp32"]
+    parity = judge(report(max_abs_difference=1e-3, max_abs_difference_rounded=exact), asked("fp16"))
+    assert (parity.rounded, parity.exact_threshold) == (exact, exact)
+    with pytest.raises(ParityError, match="disagree by more than rounding") as raised:
+        judge(report(max_abs_difference=1e-3, max_abs_difference_rounded=exact * 1.01), asked("fp16"))
+    assert raised.value.exit_status == 8
+
+
+def test_of_fp32_nothing_is_rounded() -> None:
+    assert judge(report(max_abs_difference_rounded=None), asked("fp32")).rounded is None
+
+
+def test_sentences_are_told_apart_by_more_than_what_only_rounding_may_hide() -> None:
+    # The sharp comparison is what proves something: its threshold is what outputs must differ by.
+    judge(report(discrimination=1e-3), asked("fp16"))
+    with pytest.raises(ParityError, match="proves nothing"):
+        judge(report(discrimination=1.9 * THRESHOLDS["pooled"]["fp32"]), asked("fp16"))
+
+
 def test_what_passes_for_fp16_does_not_for_fp32() -> None:
     between = report(max_abs_difference=1e-4)
     judge(between, asked("fp16"))
@@ -130,6 +151,9 @@ def test_what_passes_for_fp16_does_not_for_fp32() -> None:
         {"max_abs_difference": None},
         {"max_abs_difference": float("nan")},
         {"max_abs_difference": float("inf")},
+        {"max_abs_difference_rounded": None},
+        {"max_abs_difference_rounded": float("nan")},
+        {"max_abs_difference_rounded": float("inf")},
         {"all_finite": False},
     ],
     ids=str,
@@ -139,7 +163,7 @@ def test_numbers_that_are_not_finite_never_pass(change: dict[str, Any]) -> None:
         judge(report(**change), asked("fp16"))
 
 
-@pytest.mark.parametrize("discrimination", [0.0, 9e-3, float("nan"), -1.0])
+@pytest.mark.parametrize("discrimination", [0.0, 1.9e-5, float("nan"), -1.0])
 def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: float) -> None:
     with pytest.raises(BertirError) as raised:
         judge(report(discrimination=discrimination), asked("fp16"))
@@ -198,4 +222,7 @@ def test_whatever_a_report_says_it_passes_only_within_the_threshold(
     except (ParityError, StepError):
         return
     assert 0 <= parity.max_abs_difference <= parity.threshold == THRESHOLDS["pooled"][precision]
+    if precision == "fp16":
+        assert parity.rounded is not None
+        assert 0 <= parity.rounded <= parity.exact_threshold == THRESHOLDS["pooled"]["fp32"]
     assert parity.batches

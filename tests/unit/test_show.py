@@ -17,7 +17,13 @@ FACTS: dict[str, Any] = {
     "folder": "dist/tiny/reshapable-fp16",
     "unchanged": False,
     "files": {"model.xml": "sha256:" + "1" * 64, "model.bin": "sha256:" + "2" * 64},
-    "parity": {"max_abs_difference": 1.93e-4, "threshold": 5e-3, "batches": [1, 4]},
+    "parity": {
+        "max_abs_difference": 1.93e-4,
+        "threshold": 5e-3,
+        "max_abs_difference_rounded": 3.1e-7,
+        "threshold_rounded": 1e-5,
+        "batches": [1, 4],
+    },
     "steps": [
         {"name": "source", "cached": True, "seconds": 1.0},
         {"name": "freeze", "cached": False, "seconds": 14.04},
@@ -58,7 +64,9 @@ def test_a_build_says_where_what_how_well_and_how_long() -> None:
     assert lines["IR"] == "dist/tiny/reshapable-fp16/model.xml"
     assert lines["model.xml"] == FACTS["files"]["model.xml"]
     assert lines["model.bin"] == FACTS["files"]["model.bin"]
-    assert lines["parity"] == "max abs difference 1.9e-04, allowed 5e-03, batches 1, 4"
+    assert lines["parity"] == (
+        "max abs difference 1.9e-04, allowed 5e-03; but for rounding 3.1e-07, allowed 1e-05; batches 1, 4"
+    )
     assert lines["inputs"] == "batch free, sequence 128"
     assert lines["steps"] == "freeze 14.0 s, convert 15.0 s"
     assert lines["seconds"] == "29.3"
