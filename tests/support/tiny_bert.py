@@ -50,34 +50,52 @@ def config(**changes: object) -> dict[str, object]:
     } | changes
 
 
-def weights(seed: int = 0) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes of a BERT, and the deviation of its weights from 0: deeper ones bear less."""
+
+    hidden: int = HIDDEN
+    layers: int = LAYERS
+    intermediate: int = INTERMEDIATE
+    positions: int = POSITIONS
+    words: int = 0
+    deviation: float = 0.1
+
+
+TINY = Shape()
+# 110 million weights, 438 MB, as BERT-Base Uncased has them.
+BASE = Shape(hidden=768, layers=12, intermediate=3072, positions=512, words=30522, deviation=0.04)
+
+
+def weights(seed: int = 0, shape: Shape = TINY) -> dict[str, np.ndarray]:
     """Random weights under Hugging Face's names; large enough that different sentences give different outputs."""
     random = np.random.default_rng(seed)
+    hidden, intermediate = shape.hidden, shape.intermediate
 
-    def normal(*shape: int) -> np.ndarray:
-        return random.normal(0.0, 0.1, shape).astype(np.float32)
+    def normal(*sizes: int) -> np.ndarray:
+        return random.normal(0.0, shape.deviation, sizes).astype(np.float32)
 
     def dense(name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
         return {f"{name}.weight": normal(outputs, inputs), f"{name}.bias": normal(outputs)}
 
     def norm(name: str) -> dict[str, np.ndarray]:
-        return {f"{name}.weight": 1 + normal(HIDDEN), f"{name}.bias": normal(HIDDEN)}
+        return {f"{name}.weight": 1 + normal(hidden), f"{name}.bias": normal(hidden)}
 
     tensors = {
-        "embeddings.word_embeddings.weight": normal(len(vocabulary()), HIDDEN),
-        "embeddings.position_embeddings.weight": normal(POSITIONS, HIDDEN),
-        "embeddings.token_type_embeddings.weight": normal(2, HIDDEN),
+        "embeddings.word_embeddings.weight": normal(shape.words or len(vocabulary()), hidden),
+        "embeddings.position_embeddings.weight": normal(shape.positions, hidden),
+        "embeddings.token_type_embeddings.weight": normal(2, hidden),
         **norm("embeddings.LayerNorm"),
-        **dense("pooler.dense", HIDDEN, HIDDEN),
+        **dense("pooler.dense", hidden, hidden),
     }
-    for layer in range(LAYERS):
+    for layer in range(shape.layers):
         name = f"encoder.layer.{layer}"
         for part in ("query", "key", "value"):
-            tensors |= dense(f"{name}.attention.self.{part}", HIDDEN, HIDDEN)
-        tensors |= dense(f"{name}.attention.output.dense", HIDDEN, HIDDEN)
+            tensors |= dense(f"{name}.attention.self.{part}", hidden, hidden)
+        tensors |= dense(f"{name}.attention.output.dense", hidden, hidden)
         tensors |= norm(f"{name}.attention.output.LayerNorm")
-        tensors |= dense(f"{name}.intermediate.dense", HIDDEN, INTERMEDIATE)
-        tensors |= dense(f"{name}.output.dense", INTERMEDIATE, HIDDEN)
+        tensors |= dense(f"{name}.intermediate.dense", hidden, intermediate)
+        tensors |= dense(f"{name}.output.dense", intermediate, hidden)
         tensors |= norm(f"{name}.output.LayerNorm")
     return tensors
 
