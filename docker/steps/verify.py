@@ -41,6 +41,7 @@ LEAST_PROBABILITY = 1e-30  # its logarithm is finite, and still tells more than 
 # Scalars that the converter takes into one operation with what is around them, where they are exact: those of both forms
 # of gelu, which google-research/bert writes out, and the epsilon of its layer norm.
 FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
+KEPT_BYTES = 3 << 30  # of compiled weights that one process may keep
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
 
 
@@ -207,16 +208,17 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     return session
 
 
-def tensorflow_run(arguments: argparse.Namespace) -> Run:
-    import tensorflow.compat.v1 as tf
-
+def open_session(arguments: argparse.Namespace, *, rounded: bool) -> Any:  # noqa: ANN401 - a Session
     names = [*arguments.inputs, arguments.output_node]
     if arguments.meta:
-        session = restored_session(
-            arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=arguments.rounded
+        return restored_session(
+            arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=rounded
         )
-    else:
-        session = frozen_session(arguments.graph, names, rounded=arguments.rounded)
+    return frozen_session(arguments.graph, names, rounded=rounded)
+
+
+def tensorflow_run(arguments: argparse.Namespace, session: Any) -> Run:  # noqa: ANN401
+    import tensorflow.compat.v1 as tf
 
     def run(columns: list[Ids]) -> Vectors:
         try:
@@ -386,25 +388,36 @@ def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | N
     return figure(np.max(distances) if head == "classifier" else np.min(distances))
 
 
+def sides(precision: str) -> tuple[bool, ...]:
+    """What the IR is compared with: TensorFlow as it is, and for fp16 with its weights rounded (True) too."""
+    return (False, True) if precision == "fp16" else (False,)
+
+
 def write_reference(arguments: argparse.Namespace) -> None:
     """Encode the rows of every length, run TensorFlow on them, and write both; or why it refused a length."""
     import numpy as np
 
     sentences = read_sentences(arguments.sentences)
     tokenizer = load_tokenizer(arguments)
-    run = tensorflow_run(arguments)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for length in (arguments.seq_len, *arguments.try_lengths):
         # Of another length two rows are enough: see `measure`.
         rows = None if length == arguments.seq_len else max(2, arguments.batch)
-        columns = [column[:rows] for column in encode_all(tokenizer, sentences, length)]
-        count = len(columns[0])
-        group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
-        arrays[f"{length}/columns"] = np.stack(columns)
-        try:
-            arrays[f"{length}/outputs"] = run_all(run, columns, group)[:count]
-        except Refused as error:
-            arrays[f"{length}/refused"] = np.array(str(error))
+        arrays[f"{length}/columns"] = np.stack(
+            [column[:rows] for column in encode_all(tokenizer, sentences, length)]
+        )
+    for side, rounded in enumerate(sides(arguments.precision)):
+        # One after the other: each takes most of the memory.
+        with open_session(arguments, rounded=rounded) as session:
+            run = tensorflow_run(arguments, session)
+            for length in (arguments.seq_len, *arguments.try_lengths):
+                columns = list(arrays[f"{length}/columns"])
+                count = len(columns[0])
+                group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
+                try:
+                    arrays[f"{length}/outputs/{side}"] = run_all(run, columns, group)[:count]
+                except Refused as error:
+                    arrays[f"{length}/refused"] = np.array(str(error))
     np.savez(arguments.reference, **arrays)  # type: ignore[arg-type]
 
 
@@ -415,13 +428,13 @@ class Reference:
     BERT-Large would not fit the container. And OpenVINO is then alone with what it computes.
     """
 
-    def __init__(self, *, rounded: bool) -> None:
+    def __init__(self, sides_: int) -> None:
         import numpy as np
 
+        self._sides = range(sides_)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "reference.npz"
-            options = [f"--reference={file}", *(["--rounded"] if rounded else [])]
-            done = subprocess.run([sys.executable, *sys.argv, *options], check=False)
+            done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
             if done.returncode == -signal.SIGKILL:
                 fail("TensorFlow was killed, most likely for want of memory.")
             if done.returncode:
@@ -429,30 +442,40 @@ class Reference:
             with np.load(file, allow_pickle=False) as arrays:
                 self._arrays = dict(arrays)
 
-    def rows(self, length: int) -> tuple[list[Ids], Vectors]:
-        """The rows of a length, and TensorFlow's outputs of them.
+    def rows(self, length: int) -> tuple[list[Ids], list[Vectors]]:
+        """The rows of a length, and TensorFlow's outputs of them, one for each side.
 
         Raises:
             Refused: TensorFlow can't be run at this length.
         """
         if f"{length}/refused" in self._arrays:
             raise Refused(str(self._arrays[f"{length}/refused"]))
-        return list(self._arrays[f"{length}/columns"]), self._arrays[f"{length}/outputs"]
+        columns = list(self._arrays[f"{length}/columns"])
+        return columns, [self._arrays[f"{length}/outputs/{side}"] for side in self._sides]
 
 
-def compare_in_own_process(
-    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
-) -> dict[str, Any]:
-    """As `compare_shape`, in a process that ends with it.
+class Comparison:
+    """Runs `compare_shape` in another process, and in a new one before memory gets short.
 
     OpenVINO keeps what it compiled for as long as the process lasts: of a BERT-Large some 1.3 GB a shape, and seven
     shapes of it would not fit the container.
     """
-    # Not forked: neither library bears it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+
+    def __init__(self, weights: Path) -> None:
+        shapes = max(1, KEPT_BYTES // (2 * max(1, weights.stat().st_size)))  # fp16 is computed in f32
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            # Not forked: neither library bears it.
+            mp_context=multiprocessing.get_context("spawn"),
+            max_tasks_per_child=shapes,
+        )
+
+    def run(
+        self, arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
+    ) -> dict[str, Any]:
+        """As `compare_shape`."""
         try:
-            return pool.submit(compare_shape, arguments, batch, columns, expected).result()
+            return self._pool.submit(compare_shape, arguments, batch, columns, expected).result()
         except BrokenProcessPool:
             fail("OpenVINO was killed, most likely for want of memory.")
 
@@ -502,23 +525,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
     sentences = read_sentences(arguments.sentences)
-    # One after the other: each of them takes most of the memory.
-    references = [
-        Reference(rounded=rounded)
-        for rounded in ([False, True] if arguments.precision == "fp16" else [False])
-    ]
-
-    def rows(length: int) -> tuple[list[Ids], list[Vectors]]:
-        columns, _ = references[0].rows(length)
-        return columns, [reference.rows(length)[1] for reference in references]
-
+    reference = Reference(len(sides(arguments.precision)))
+    comparison = Comparison(arguments.model.with_suffix(".bin"))
     base = (arguments.batch, arguments.seq_len)
     shapes: list[dict[str, Any]] = []
     refused: dict[str, list[dict[str, Any]]] = {"batch": [], "sequence": []}
     try:
-        columns, expected = rows(arguments.seq_len)
+        columns, expected = reference.rows(arguments.seq_len)
         # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
-        shapes.append(compare_in_own_process(arguments, arguments.batch, columns, expected))
+        shapes.append(comparison.run(arguments, arguments.batch, columns, expected))
     except Refused as error:
         fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
     # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
@@ -527,9 +542,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             some = np.arange(batch) % len(columns[0])
             group = [column[some] for column in columns]
             try:
-                shapes.append(
-                    compare_in_own_process(arguments, batch, group, [side[some] for side in expected])
-                )
+                shapes.append(comparison.run(arguments, batch, group, [side[some] for side in expected]))
             except Refused as error:
                 refused["batch"].append(refusal(batch, arguments.seq_len, error))
     free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
@@ -537,7 +550,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     for length in arguments.try_lengths:
         batch = max(2, arguments.batch) if free["batch"] else arguments.batch
         try:
-            shapes.append(compare_in_own_process(arguments, batch, *rows(length)))
+            shapes.append(comparison.run(arguments, batch, *reference.rows(length)))
         except Refused as error:
             refused["sequence"].append(refusal(batch, length, error))
     free["sequence"] = len(shapes) > tried and not refused["sequence"]
@@ -614,7 +627,6 @@ def main() -> None:
     parser.add_argument(
         "--reference", type=Path, help=argparse.SUPPRESS
     )  # of the process that runs TensorFlow
-    parser.add_argument("--rounded", action="store_true", help=argparse.SUPPRESS)  # of its weights
     arguments = parser.parse_args()
     arguments.lower_case = arguments.lower_case == "true"
     if bool(arguments.graph) == bool(arguments.meta) or bool(arguments.meta) != bool(arguments.checkpoint):
