@@ -10,6 +10,8 @@ BATCH ?=
 SEQ_LEN ?=
 OUTPUT ?= dist
 BUNDLE ?=
+MIRROR ?=
+TASK_DATA ?=
 FORMAT ?= text
 PYTEST_ARGS ?=
 
@@ -25,7 +27,7 @@ all: build engine ## build, verify and publish the IR
 	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
 	  --head '$(HEAD)' $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') \
 	  $(if $(BATCH),--batch '$(BATCH)') $(if $(SEQ_LEN),--seq-len '$(SEQ_LEN)') --output '$(OUTPUT)' --format '$(FORMAT)' \
-	  $(if $(BUNDLE),--bundle '$(BUNDLE)')
+	  $(if $(BUNDLE),--bundle '$(BUNDLE)') $(if $(MIRROR),--mirror '$(MIRROR)') $(if $(TASK_DATA),--task-data '$(TASK_DATA)')
 
 test: dev engine ## run the whole test suite
 	@$(RUN) pytest $(PYTEST_ARGS)
@@ -56,6 +58,8 @@ help: ## list targets and variables
 	@echo '  SEQ_LEN=          tokens a row; empty is 128'
 	@echo '  OUTPUT=$(OUTPUT)       a folder'
 	@echo '  BUNDLE=           a file of `invoke fetch --bundle`, instead of the network'
+	@echo '  MIRROR=           a URL or folder that has the models'"'"' zips or files'
+	@echo '  TASK_DATA=        mrpc, or a folder with a dev.tsv; empty is two rows of our own'
 	@echo '  FORMAT=$(FORMAT)       text or json'
 	@echo '  PYTHON=$(PYTHON)    3.11 or newer; makes the virtualenv'
 	@echo 'Of `make test`: PYTEST_ARGS=, passed on.'

@@ -86,6 +86,8 @@ def test_what_is_chosen_reaches_the_task(checkout: Path) -> None:
         "OUTPUT": "o o",
         "FORMAT": "f",
         "BUNDLE": "b",
+        "MIRROR": "m m",
+        "TASK_DATA": "t",
     }
     ended = run(checkout, "make", "--dry-run", "all", *(f"{name}={value}" for name, value in chosen.items()))
     assert ended.returncode == 0, ended.stderr
