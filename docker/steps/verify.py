@@ -18,7 +18,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
-from math import pi
+from math import pi, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,6 +41,7 @@ LEAST_PROBABILITY = 1e-30  # its logarithm is finite, and still tells more than 
 # Scalars that the converter takes into one operation with what is around them, where they are exact: those of both forms
 # of gelu, which google-research/bert writes out, and the epsilon of its layer norm.
 FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
+FED_NUMBERS = 1024  # in a constant that is fed
 KEPT_BYTES = 3 << 30  # of compiled weights that one process may keep
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
 
@@ -120,6 +121,14 @@ def encode_all(tokenizer: Any, sentences: list[str], length: int) -> list[Ids]: 
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
+def rounded_to_fp16(values: Vectors) -> Vectors:
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # then the comparison isn't finite, and is refused
+        rounded: Vectors = values.astype(np.float16).astype(np.float32)
+    return rounded
+
+
 def round_weights(definition: Any, restored_by: str = "") -> None:  # noqa: ANN401 - a GraphDef
     """Make every weight what fp16 can hold of it, in place: what `mo --compress_to_fp16` does to them.
 
@@ -138,9 +147,7 @@ def round_weights(definition: Any, restored_by: str = "") -> None:  # noqa: ANN4
             values = tf.make_ndarray(node.attr["value"].tensor)
             if values.size == 1 and np.isclose(values.item(), FUSED, rtol=1e-6, atol=0).any():
                 continue
-            with np.errstate(over="ignore"):  # then the comparison isn't finite, and is refused
-                rounded = values.astype(np.float16).astype(np.float32)
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded))
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded_to_fp16(values)))
     if not restored_by:
         return
     for node in [node for node in definition.node if node.op in {"Assign", "AssignVariableOp"}]:
@@ -174,14 +181,36 @@ def require_nodes(definition: Any, names: list[str], file: str) -> None:  # noqa
         fail(f"{file} has no {', '.join(missing)}.", "Make it by the step before this one.")
 
 
-def frozen_session(graph: Path, names: list[str], *, rounded: bool) -> Any:  # noqa: ANN401
+def take_weights(definition: Any) -> dict[str, Vectors]:  # noqa: ANN401 - a GraphDef
+    """Take the large constants out of a graph, in place, and give them to be fed by name.
+
+    TensorFlow copies a constant five times on its way from the file to the kernel, which for a BERT-Large is 6.6 GB.
+    """
+    import tensorflow.compat.v1 as tf
+
+    fed: dict[str, Vectors] = {}
+    for node in definition.node:
+        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
+            shape = node.attr["value"].tensor.tensor_shape
+            if prod(dimension.size for dimension in shape.dim) >= FED_NUMBERS:
+                fed[f"{node.name}:0"] = tf.make_ndarray(node.attr["value"].tensor)
+                node.op = "Placeholder"
+                node.attr["shape"].shape.CopyFrom(shape)
+                del node.attr["value"]
+    return fed
+
+
+def frozen_session(graph: Path, names: list[str], *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
     import tensorflow.compat.v1 as tf
 
     definition = tf.GraphDef.FromString(graph.read_bytes())
     require_nodes(definition, names, graph.name)
+    fed = take_weights(definition)
     if rounded:
         round_weights(definition)
-    return tensorflow_session(definition)
+        for name in fed:
+            fed[name] = rounded_to_fp16(fed[name])
+    return tensorflow_session(definition), fed
 
 
 def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str, *, rounded: bool) -> Any:  # noqa: ANN401
@@ -208,22 +237,24 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     return session
 
 
-def open_session(arguments: argparse.Namespace, *, rounded: bool) -> Any:  # noqa: ANN401 - a Session
+def open_session(arguments: argparse.Namespace, *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
+    """A session, and what every run of it must be fed beside its inputs."""
     names = [*arguments.inputs, arguments.output_node]
     if arguments.meta:
-        return restored_session(
+        session = restored_session(
             arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=rounded
         )
+        return session, {}
     return frozen_session(arguments.graph, names, rounded=rounded)
 
 
-def tensorflow_run(arguments: argparse.Namespace, session: Any) -> Run:  # noqa: ANN401
+def tensorflow_run(arguments: argparse.Namespace, session: Any, fed: dict[str, Vectors]) -> Run:  # noqa: ANN401
     import tensorflow.compat.v1 as tf
 
     def run(columns: list[Ids]) -> Vectors:
         try:
             result: Vectors = session.run(
-                f"{arguments.output_node}:0", dict(zip(arguments.inputs, columns, strict=True))
+                f"{arguments.output_node}:0", fed | dict(zip(arguments.inputs, columns, strict=True))
             )
         except (tf.errors.OpError, ValueError) as error:
             raise Refused(f"TensorFlow: {one_line(error)}") from error
@@ -393,6 +424,25 @@ def sides(precision: str) -> tuple[bool, ...]:
     return (False, True) if precision == "fp16" else (False,)
 
 
+def run_side(
+    arguments: argparse.Namespace, arrays: dict[str, npt.NDArray[Any]], *, rounded: bool
+) -> dict[int, Vectors | str]:
+    """TensorFlow's outputs by length, or why it refused it. All that it takes is let go of at the end."""
+    session, fed = open_session(arguments, rounded=rounded)
+    outputs: dict[int, Vectors | str] = {}
+    with session:
+        run = tensorflow_run(arguments, session, fed)
+        for length in (arguments.seq_len, *arguments.try_lengths):
+            columns = list(arrays[f"{length}/columns"])
+            count = len(columns[0])
+            group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
+            try:
+                outputs[length] = run_all(run, columns, group)[:count]
+            except Refused as error:
+                outputs[length] = str(error)
+    return outputs
+
+
 def write_reference(arguments: argparse.Namespace) -> None:
     """Encode the rows of every length, run TensorFlow on them, and write both; or why it refused a length."""
     import numpy as np
@@ -407,17 +457,10 @@ def write_reference(arguments: argparse.Namespace) -> None:
             [column[:rows] for column in encode_all(tokenizer, sentences, length)]
         )
     for side, rounded in enumerate(sides(arguments.precision)):
-        # One after the other: each takes most of the memory.
-        with open_session(arguments, rounded=rounded) as session:
-            run = tensorflow_run(arguments, session)
-            for length in (arguments.seq_len, *arguments.try_lengths):
-                columns = list(arrays[f"{length}/columns"])
-                count = len(columns[0])
-                group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
-                try:
-                    arrays[f"{length}/outputs/{side}"] = run_all(run, columns, group)[:count]
-                except Refused as error:
-                    arrays[f"{length}/refused"] = np.array(str(error))
+        for length, found in run_side(arguments, arrays, rounded=rounded).items():
+            arrays[f"{length}/refused" if isinstance(found, str) else f"{length}/outputs/{side}"] = np.array(
+                found
+            )
     np.savez(arguments.reference, **arrays)  # type: ignore[arg-type]
 
 
