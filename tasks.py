@@ -24,6 +24,7 @@ from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
+from bertir.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,6 +242,80 @@ def clean(_: Context, output: str = "dist", store: bool = False, image: bool = F
     """Remove what was published. Example: `invoke clean --store --image`."""
     with exit_statuses():
         print(commands.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "model": "a model of `invoke models` (default: its first)",
+        "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
+        "vocab-file": "with --checkpoint, as in build-ir",
+        "bert-config": "with --checkpoint, as in build-ir",
+        "case": "with --checkpoint, as in build-ir",
+        "recipe": "reshapable or meta-graph",
+        "head": "pooled, sequence or classifier",
+        "precision": "fp16 or fp32",
+        "batch": "as in build-ir",
+        "seq-len": "as in build-ir",
+        "task-data": "as in build-ir",
+        "mirror": MIRROR_HELP,
+        "vary": "names of variations, with commas between (default: all that this machine can vary)",
+        "each": "one rebuild a variation, and one with nothing varied, instead of one with all of them",
+        "times": "how often each rebuild is done",
+        "skip-image": "don't assemble the image anew",
+        "keep": "do it in this empty folder, and leave it there to look at",
+        "format": FORMAT_HELP,
+    },
+)
+def check(
+    _: Context,
+    model: str = "",
+    checkpoint: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    case: str = "",
+    recipe: str = RESHAPABLE,
+    head: str = DEFAULT_HEAD,
+    precision: str = "fp16",
+    batch: str = "",
+    seq_len: str = "",
+    task_data: str = "",
+    mirror: str = "",
+    vary: str = "",
+    each: bool = False,
+    times: str = "1",
+    skip_image: bool = False,
+    keep: str = "",
+    format_: str = "text",
+) -> None:
+    """Rebuild from nothing under varied conditions, and compare every bit. Example: `invoke check --vary umask,tz`."""
+    with exit_statuses(format_):
+        text, error = commands.check(
+            open_session(ROOT, os.environ),
+            Request(
+                model=model,
+                recipe=recipe,
+                precision=precision,
+                head=head,
+                batch=whole_number("--batch", batch) if batch else None,
+                seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
+                task_data=task_data,
+            ),
+            checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, case),
+            mirror=mirror,
+            wanted=Wanted(
+                vary=vary,
+                each=each,
+                times=whole_number("--times", times),
+                skip_image=skip_image,
+                keep=keep,
+            ),
+            as_json=format_ == "json",
+        )
+    with exit_statuses():  # the JSON tells the error already
+        print(text)
+        if error:
+            raise error
 
 
 @task

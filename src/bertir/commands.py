@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
 from bertir.errors import ConfigurationError
-from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import find_model, load_models
 from bertir.publish import SUMS, is_ours
 from bertir.task_data import MRPC
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
 if TYPE_CHECKING:
+    from bertir.errors import BertirError
     from bertir.report import Request
     from bertir.session import Session
+    from bertir.wanted import Wanted
 
 
 def build_ir(
@@ -206,3 +208,31 @@ def _model_name(session: Session, name: str) -> str:
     """Give the name itself, if there is such a model, or that of the first one."""
     known = load_models(session.layout.models)
     return find_model(known, name).name if name else next(iter(known))
+
+
+def check(
+    session: Session,
+    request: Request,
+    *,
+    checkpoint: Options | None,
+    mirror: str,
+    wanted: Wanted,
+    as_json: bool,
+) -> tuple[str, BertirError | None]:
+    """Give the text to print, and the error that it ends with."""
+    from bertir.check import check as rebuild_and_compare
+    from bertir.show_check import check_facts, check_text
+
+    if checkpoint and request.model:
+        raise ConfigurationError("--model and --checkpoint exclude each other: whose weights is it to be?")
+    if checkpoint:
+        find_checkpoint(checkpoint)  # what can't be is said before anything is built
+        checkpoint = absolute(checkpoint)
+    else:
+        request = replace(request, model=_model_name(session, request.model))
+    if request.task_data not in ("", MRPC):
+        request = replace(request, task_data=str(Path(request.task_data).absolute()))
+    with session.builder(mirror=mirror) as builder:
+        checked = rebuild_and_compare(builder, request, checkpoint, wanted)
+    facts = check_facts(checked)
+    return show.to_json(facts) if as_json else check_text(checked), checked.error()

