@@ -69,7 +69,7 @@ def in_xml(left: Path, _right: Path, offset: int) -> str:
         path.pop()
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end
-    parser.Parse(data, True)  # noqa: FBT003 - expat's signature
+    parser.Parse(data, True)
     before = data[:offset].rpartition(b"<")[2]
     attribute = ""
     if before.count(b'"') % 2:  # within a value
@@ -124,7 +124,7 @@ def in_weights(left: Path, _right: Path, offset: int) -> str:
                 found = f"constant {shown(layer)}"
 
     parser.StartElementHandler = begin
-    parser.Parse(left.with_suffix(".xml").read_bytes(), True)  # noqa: FBT003 - expat's signature
+    parser.Parse(left.with_suffix(".xml").read_bytes(), True)
     return found or "no constant"
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bertir import materials, pipeline
+from bertir.checked import Checked, Result
 from bertir.compare import MEASURED, PUBLISHED
-from bertir.errors import BertirError, ConfigurationError, EngineError, ReproducibilityError
+from bertir.engine import connect
+from bertir.errors import BertirError, ConfigurationError, EngineError
+from bertir.golden import compare_with_golden
 from bertir.launch import launch
 from bertir.machine import look_around
+from bertir.place import diffoscope, located
 from bertir.prepare import Supplies, prepared
 from bertir.rebuild import Order
-from bertir.vary import OTHER_ID, Conditions, Means, combine, parse_names, rebuilds, variations
+from bertir.variations import OTHER_ID, variations
+from bertir.vary import Conditions, Means, combine, parse_names, rebuilds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from bertir.builder import Builder
-    from bertir.compare import Difference
     from bertir.launch import Rebuilt
     from bertir.local_checkpoint import Options
     from bertir.report import Request
@@ -30,90 +33,6 @@ if TYPE_CHECKING:
     from bertir.wanted import Wanted
 
 MOST_TIMES = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How one rebuild compares.
-
-    Args:
-        varied: names of variations; none is a rebuild with nothing varied.
-        rebuilt: the stages that ran; `taken`: those that were in the store.
-        without_effect: what was to be varied and was seen as before; such a rebuild proves nothing.
-        measured_equal: whether what is measured, and not promised, was the same too; None if it didn't come so far.
-    """
-
-    varied: tuple[str, ...]
-    rebuilt: tuple[str, ...]
-    taken: tuple[str, ...]
-    seconds: float
-    difference: Difference | None = None
-    diffoscope: str = ""
-    failed: BertirError | None = None
-    without_effect: tuple[str, ...] = ()
-    measured_equal: bool | None = None
-
-    @property
-    def equal(self) -> bool:
-        return not (self.difference or self.failed or self.without_effect)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Golden:
-    """The baseline beside the digests that the checkout publishes."""
-
-    file: str
-    compared: int
-    different: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What a check found.
-
-    Args:
-        not_done: variations that this machine can't do, with the reason.
-        golden: None if the checkout publishes no digests of this build.
-    """
-
-    model: str
-    request: Request
-    baseline: Rebuilt
-    results: tuple[Result, ...]
-    not_done: Mapping[str, str] = field(default_factory=dict)
-    golden: Golden | None = None
-
-    def error(self) -> BertirError | None:
-        """What is wrong, if something is: a difference before a failure, as it is what was looked for."""
-        differing = [result for result in self.results if result.difference]
-        if differing:
-            lines = [
-                f"{' + '.join(result.varied) or 'nothing varied'}: {result.difference}"
-                for result in differing
-            ]
-            told = [f"diffoscope's report: {result.diffoscope}" for result in differing if result.diffoscope]
-            several = any(len(result.varied) > 1 for result in differing)
-            advice = ["`invoke check --each` says which variation it is."] if several else []
-            return ReproducibilityError(
-                "a rebuild gave other bits\n  " + "\n  ".join(lines), advice="\n".join([*told, *advice])
-            )
-        for result in self.results:
-            name = " + ".join(result.varied) or "nothing varied"
-            if result.failed:
-                return type(result.failed)(f"{name}: {result.failed}", advice=result.failed.advice)
-            if result.without_effect:
-                return BertirError(
-                    f"{name}: nothing was proven, as this was the same as in the baseline: "
-                    + ", ".join(result.without_effect),
-                    advice="Something on this machine undoes the variation; leave it out by --vary.",
-                )
-        if self.golden and self.golden.different:
-            return ReproducibilityError(
-                f"rebuilt equal here, and yet not as published in {self.golden.file}:\n  "
-                + "\n  ".join(self.golden.different),
-                advice="If the change is meant: invoke golden.",
-            )
-        return None
 
 
 def check(builder: Builder, request: Request, checkpoint: Options | None, wanted: Wanted) -> Checked:
@@ -124,73 +43,105 @@ def check(builder: Builder, request: Request, checkpoint: Options | None, wanted
         BertirError: the baseline can't be built.
     """
     pipeline.check(request)
-    chosen, not_done = _choose(builder, wanted)
     if not 1 <= wanted.times <= MOST_TIMES:
         raise ConfigurationError(f"--times must be from 1 to {MOST_TIMES}, and is {wanted.times}")
-    named = materials.fetch_materials(builder, None if checkpoint else request.model, request.task_data)
-    supplies = Supplies(layout=builder.layout, store=builder.store, materials=named.values())
+    chosen, not_done = _choose(builder, wanted)
     groups = rebuilds(chosen, each=wanted.each)
-    if wanted.each:
-        groups.insert(0, ())  # what differs there differs whatever is varied
-
-    def assembled(group: Sequence[Variation]) -> bool:
-        return not wanted.skip_image and (not group or any(item.touches_image for item in group))
-
-    def order(place_output: Path, *, image: bool, conditions: Conditions) -> Order:
-        return Order(
+    model = None if checkpoint else request.model
+    if wanted.skip_image:
+        builder.load_image()  # while the packages that it is made of can be had
+    named = materials.fetch_materials(builder, model, request.task_data, image=not wanted.skip_image)
+    supplies = Supplies(layout=builder.layout, store=builder.store, materials=named.values())
+    with _work(builder, wanted.keep) as work:
+        checker = _Checker(
+            builder=builder,
             request=request,
             checkpoint=checkpoint,
-            output=str(place_output),
-            image=image,
-            surroundings=conditions.surroundings,
+            wanted=wanted,
+            supplies=supplies,
+            work=work,
         )
-
-    with _work(builder, wanted.keep) as work:
-        plain = Conditions()
-        builder.progress.say("check", "building the baseline from materials alone")
-        with prepared(supplies, plain, work / "baseline") as place:
-            image = any(map(assembled, groups))
-            baseline = launch(
-                order(place.output, image=image, conditions=plain), plain, place, None
-            )
-        if baseline.failed:
-            raise baseline.failed
-        if baseline.folder is None:
-            raise BertirError("the baseline published nothing")
-        supplies = replace(
-            supplies, published=(baseline.folder.relative_to(baseline.place.output), baseline.folder)
-        )
+        baseline, published = checker.baseline(image=any(map(checker.assembles_image, groups)))
         results = []
         for number, group in enumerate(group for group in groups for _ in range(wanted.times)):
-            names = tuple(variation.name for variation in group)
-            builder.progress.say("check", f"rebuilding: {', '.join(names) or 'nothing varied'}")
-            conditions = combine(group)
-            folder = work / f"rebuild-{number + 1}"
-            with prepared(supplies, conditions, folder) as place:
-                ordered = order(place.output, image=assembled(group), conditions=conditions)
-                rebuilt = launch(ordered, conditions, place, baseline)
-                if Means.WARM_STORE in conditions.means and rebuilt.folder and not _all_taken(rebuilt):
-                    # The store was cold, and now it is warm.
-                    rebuilt = launch(ordered, conditions, place, baseline)
-                result = _judge(builder, group, baseline, rebuilt)
-            if (
-                Means.PODMAN in conditions.means
-                and isinstance(result.failed, EngineError)
-                and not wanted.vary
-            ):
+            result = checker.rebuild(group, baseline, published, work / f"rebuild-{number + 1}")
+            if isinstance(result.failed, EngineError) and result.varied == ("podman",) and not wanted.vary:
                 not_done["podman"] = f"it can't run a step here: {result.failed}"
             else:
                 results.append(result)
-            if not wanted.keep:
-                shutil.rmtree(folder)
         return Checked(
-            model=baseline.folder.parent.name,
+            model=published.parent.name,
             request=request,
             baseline=baseline,
             results=tuple(results),
             not_done=not_done,
-            golden=_golden(builder, baseline, request),
+            golden=compare_with_golden(builder.layout.root, baseline, request),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checker:
+    """What the baseline and every rebuild have in common."""
+
+    builder: Builder
+    request: Request
+    checkpoint: Options | None
+    wanted: Wanted
+    supplies: Supplies
+    work: Path
+
+    def assembles_image(self, group: Sequence[Variation]) -> bool:
+        if self.wanted.skip_image:
+            return False
+        return not group or any(variation.touches_image for variation in group)
+
+    def order(self, output: Path, conditions: Conditions, *, image: bool) -> Order:
+        return Order(
+            request=self.request,
+            checkpoint=self.checkpoint,
+            output=str(output),
+            image=image,
+            surroundings=conditions.surroundings,
+        )
+
+    def baseline(self, *, image: bool) -> tuple[Rebuilt, Path]:
+        """Build as the machine has it; give the folder that was published too."""
+        self.builder.progress.say("check", "building the baseline from materials alone")
+        plain = Conditions()
+        with prepared(self.supplies, plain, self.work / "baseline") as place:
+            built = launch(self.order(place.output, plain, image=image), plain, place, None)
+        if built.failed:
+            raise built.failed
+        if built.folder is None:
+            raise BertirError("the baseline ended well, and yet published nothing")
+        return built, built.folder
+
+    def rebuild(self, group: Sequence[Variation], baseline: Rebuilt, published: Path, folder: Path) -> Result:
+        """Rebuild under all variations of `group`; what goes wrong is part of the result."""
+        names = tuple(variation.name for variation in group)
+        self.builder.progress.say("check", f"rebuilding: {', '.join(names) or 'nothing varied'}")
+        conditions = combine(group)
+        older = (published.relative_to(baseline.place.output), published)
+        try:
+            with prepared(replace(self.supplies, published=older), conditions, folder) as place:
+                order = self.order(place.output, conditions, image=self.assembles_image(group))
+                rebuilt = launch(order, conditions, place, baseline)
+                if Means.WARM_STORE in conditions.means and rebuilt.folder and not _all_taken(rebuilt):
+                    # The store was cold, and now it is warm.
+                    rebuilt = launch(order, conditions, place, baseline)
+                if rebuilt.failed and Means.WARM_STORE not in conditions.means:
+                    self._remove_containers(place.store)
+                return _judge(self.builder, group, baseline, rebuilt)
+        except BertirError as error:  # a means of the variation can't be had
+            return Result(varied=names, rebuilt=(), taken=(), seconds=0.0, failed=error)
+        finally:
+            if not self.wanted.keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_containers(self, store: Path) -> None:
+        """Remove what a rebuild left that was killed: nobody will open its store again, and clean up then."""
+        with contextlib.suppress(EngineError), connect(self.builder.environment, folder=store) as engine:
+            engine.remove_abandoned(lambda _: True)
 
 
 def _choose(builder: Builder, wanted: Wanted) -> tuple[list[Variation], dict[str, str]]:
@@ -232,12 +183,13 @@ def _all_taken(rebuilt: Rebuilt) -> bool:
 
 
 def _judge(builder: Builder, group: Sequence[Variation], baseline: Rebuilt, rebuilt: Rebuilt) -> Result:
-    from bertir.place import diffoscope, located
-
     ran = [stage for stage in rebuilt.stages if stage.name != PUBLISHED]
     difference, failed, report = rebuilt.difference, rebuilt.failed, ""
     if difference:
-        difference = located(builder, difference, baseline, rebuilt)
+        with contextlib.suppress(
+            BertirError
+        ):  # that it differs is known, whether or not somebody can say where
+            difference = located(builder, difference, baseline, rebuilt)
         path = builder.store.root / "logs" / f"check-{difference.stage}-{difference.file}.diffoscope.txt"
         with builder.store.temporary_folder() as scratch:
             report = str(path) if diffoscope(difference, baseline, rebuilt, path, scratch) else ""
@@ -274,37 +226,3 @@ def _measured_equal(baseline: Rebuilt, rebuilt: Rebuilt) -> bool | None:
         if (stage := baseline.stage(name)) and (other := rebuilt.stage(name))
     ]
     return all(one.files == other.files for one, other in pairs) if pairs else None
-
-
-def _golden(builder: Builder, baseline: Rebuilt, request: Request) -> Golden | None:
-    """Compare the baseline with tests/golden, where that has digests of this very build."""
-    if baseline.folder is None:
-        return None
-    path = builder.layout.root / "tests" / "golden" / f"{baseline.folder.parent.name}.json"
-    try:
-        published: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if f"{request.variant}/model.xml" not in published:
-        return None
-    found = {f"{request.variant}/{name}": str(digest) for name, digest in _files(baseline, "convert").items()}
-    found |= {f"checkpoint/{name}": str(digest) for name, digest in _files(baseline, "import").items()}
-    found |= {"frozen_graph": str(digest) for digest in _files(baseline, "freeze").values()}
-    found |= {
-        "image": str(digest) for name, digest in _files(baseline, "image").items() if name == "image ID"
-    }
-    both = sorted(published.keys() & found.keys())
-    return Golden(
-        file=str(path.relative_to(builder.layout.root)),
-        compared=len(both),
-        different=tuple(
-            f"{name}: published {published[name]}, found {found[name]}"
-            for name in both
-            if published[name] != found[name]
-        ),
-    )
-
-
-def _files(baseline: Rebuilt, stage: str) -> Mapping[str, Any]:
-    found = baseline.stage(stage)
-    return found.files if found else {}

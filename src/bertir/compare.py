@@ -1,5 +1,8 @@
-"""Where two builds differ first: the stage, the file, the byte. Nothing in a file is interpreted here but report.json,
-which bertir wrote itself; what a byte belongs to is looked up in the container (place.py)."""
+"""Where two builds differ first: the stage, the file, the byte.
+
+Nothing in a file is interpreted here but JSON that bertir wrote itself; what a byte belongs to is looked up in the
+container (place.py).
+"""
 
 from __future__ import annotations
 

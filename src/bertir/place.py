@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.compare import PUBLISHED, VOLATILE, first_offset, settled
@@ -15,6 +14,8 @@ from bertir.errors import BertirError
 from bertir.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bertir.builder import Builder
     from bertir.compare import Difference
     from bertir.launch import Rebuilt

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from bertir.errors import EngineError
 from bertir.publish import REPORT, SUMS
 from bertir.store import Store
-from bertir.vary import OTHER_ID, Means
+from bertir.variations import OTHER_ID
+from bertir.vary import Means
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,7 +8,7 @@ from bertir.compare import PUBLISHED, VOLATILE
 from bertir.show import error_facts, table
 
 if TYPE_CHECKING:
-    from bertir.check import Checked, Result
+    from bertir.checked import Checked, Result
 
 
 def check_facts(checked: Checked) -> dict[str, Any]:
