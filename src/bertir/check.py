@@ -65,6 +65,7 @@ def check(builder: Builder, request: Request, checkpoint: Options | None, wanted
         results = []
         for number, group in enumerate(group for group in groups for _ in range(wanted.times)):
             result = checker.rebuild(group, baseline, published, work / f"rebuild-{number + 1}")
+            builder.progress.say("check", f"{result.verdict}, {result.seconds:.1f} s")
             if isinstance(result.failed, EngineError) and result.varied == ("podman",) and not wanted.vary:
                 not_done["podman"] = f"it can't run a step here: {result.failed}"
             else:
@@ -132,8 +133,12 @@ class _Checker:
                 if rebuilt.failed and Means.WARM_STORE not in conditions.means:
                     self._remove_containers(place.store)
                 return _judge(self.builder, group, baseline, rebuilt)
-        except BertirError as error:  # a means of the variation can't be had
+        # A means of the variation can't be had; the other rebuilds may be done all the same.
+        except BertirError as error:
             return Result(varied=names, rebuilt=(), taken=(), seconds=0.0, failed=error)
+        except OSError as error:
+            failed = BertirError(f"{error.filename}: {error.strerror}")
+            return Result(varied=names, rebuilt=(), taken=(), seconds=0.0, failed=failed)
         finally:
             if not self.wanted.keep:
                 shutil.rmtree(folder, ignore_errors=True)

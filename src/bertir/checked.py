@@ -41,6 +41,14 @@ class Result:
     def equal(self) -> bool:
         return not (self.difference or self.failed or self.without_effect)
 
+    @property
+    def verdict(self) -> str:
+        if self.difference:
+            return str(self.difference)
+        if self.failed:
+            return f"failed: {self.failed}"
+        return "nothing was varied" if self.without_effect else "equal"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:

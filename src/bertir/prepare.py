@@ -63,13 +63,14 @@ class Supplies:
 
 @contextlib.contextmanager
 def prepared(supplies: Supplies, conditions: Conditions, work: Path) -> Iterator[Place]:
-    """Make everything ready in the empty folder `work`.
+    """Make everything ready in the new folder `work`.
 
     Raises:
         BertirError: something can't be made ready. EngineError: podman doesn't start.
     """
     means = conditions.means
     with contextlib.ExitStack() as stack:
+        work.mkdir(parents=True)
         folder = work
         if Means.DISORDER in means:
             folder = stack.enter_context(_disordered(work))

@@ -82,12 +82,6 @@ def _row(result: Result) -> tuple[str, str, str, str]:
     stages = ", ".join(result.rebuilt)
     if result.taken:
         stages += f"{'; ' if stages else ''}from the store: {', '.join(result.taken)}"
-    if result.difference:
-        said = str(result.difference)
-    elif result.failed:
-        said = "failed"
-    elif result.without_effect:
-        said = "nothing was varied"
-    else:
-        said = "equal"
+    # What failed is told in full by the error at the end; a row has one line.
+    said = "failed" if result.failed else result.verdict
     return " + ".join(result.varied) or "(nothing)", stages, said, f"{result.seconds:.1f}"
