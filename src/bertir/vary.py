@@ -115,8 +115,11 @@ def parse_names(text: str, known: Sequence[Variation]) -> tuple[Variation, ...]:
 
 
 def rebuilds(chosen: Sequence[Variation], *, each: bool) -> list[tuple[Variation, ...]]:
-    """Group variations into rebuilds: one each, or one with all that can be combined and one for each other."""
+    """Group variations into rebuilds: one each, or one with all that can be combined and one for each other.
+
+    With one each there is one more, of nothing: what differs there differs whatever is varied.
+    """
     if each:
-        return [(variation,) for variation in chosen]
+        return [(), *((variation,) for variation in chosen)]
     together = tuple(variation for variation in chosen if not variation.alone)
     return [*([together] if together else []), *((variation,) for variation in chosen if variation.alone)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +15,6 @@ from bertir.prepare import Supplies, _running, _wait, prepared
 from bertir.vary import Conditions, Means
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bertir.store import Store
 
 
@@ -102,3 +102,18 @@ def test_a_service_ends_with_its_block(tmp_path: Path) -> None:
     with _running(["sleep", "600"], tmp_path / "log") as process:
         assert process.poll() is None
     assert process.poll() is not None
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("disorderfs") is None or not Path("/dev/fuse").exists(),
+    reason="needs root, disorderfs and /dev/fuse",
+)
+def test_disordered_folders_are_mounted_for_the_block_alone(supplies: Supplies, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    with prepared(supplies, Conditions(means=frozenset({Means.DISORDER})), work) as place:
+        assert place.store.stat().st_dev != work.stat().st_dev
+        orders = {tuple(os.listdir(place.checkout / "src" / "bertir")) for _ in range(9)}  # noqa: PTH208
+        assert len(orders) > 1
+        (place.output / "file").write_bytes(b"kept")
+    assert not (work / "disordered").is_mount()
+    assert (work / "under" / "output" / "file").read_bytes() == b"kept"
