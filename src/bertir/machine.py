@@ -104,20 +104,17 @@ def _socket_group(environment: Mapping[str, str]) -> int | None:
 
 def _out_of_reach(work: Path, other_id: int) -> str:
     """Why another user can't run this interpreter or work in `work`; empty if they can."""
-    for needed in (work / ".", Path(sys.executable), Path(sys.prefix) / "."):
-        done = subprocess.run(
-            [
-                "setpriv",
-                f"--reuid={other_id}",
-                f"--regid={other_id}",
-                "--clear-groups",
-                "ls",
-                "-d",
-                str(needed),
-            ],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            return f"another user can't enter {needed} (for the store: set BERTIR_STORE to a folder that all can enter)"
+    # setpriv itself keeps root's capabilities for the one command that it becomes: `env` is that one.
+    other = ["setpriv", f"--reuid={other_id}", f"--regid={other_id}", "--clear-groups", "env"]
+    if subprocess.run([*other, "ls", "-d", f"{work}/."], capture_output=True, check=False).returncode != 0:
+        return f"another user can't enter {work}: set BERTIR_STORE to a folder that all can enter"
+    # An interpreter whose own library is out of reach may take another one that it finds.
+    found = subprocess.run(
+        [*other, sys.executable, "-c", "import sys; print(sys.base_prefix)"],
+        capture_output=True,
+        check=False,
+        text=True,
+    ).stdout.strip()
+    if found != sys.base_prefix:
+        return f"another user can't run the Python of {sys.base_prefix}: make the virtualenv with one that all can run"
     return ""

@@ -150,9 +150,11 @@ def _disordered(work: Path) -> Iterator[Path]:
     under, mounted = work / "under", work / "disordered"
     under.mkdir()
     mounted.mkdir()
-    command = ["disorderfs", "--multi-user=yes", "--shuffle-dirents=yes", "--reverse-dirents=no"]
+    # As one user who may do all, whoever asks: with --multi-user a step's user would have to be let through every folder
+    # above its inputs, which a file that is mounted into a container doesn't ask of it elsewhere.
+    command = ["disorderfs", "--multi-user=no", "--shuffle-dirents=yes", "--reverse-dirents=no"]
     # In the foreground, so that it ends with this process; it is unmounted when it ends, however it ends.
-    command += ["-f", "-o", "auto_unmount", str(under), str(mounted)]
+    command += ["-f", "-o", "allow_other,auto_unmount", str(under), str(mounted)]
     with _running(command, work / "disorderfs.log") as process:
         _wait(mounted.is_mount, process, "disorderfs", work / "disorderfs.log")
         yield mounted
@@ -164,12 +166,16 @@ def _podman(work: Path) -> Iterator[str]:
     folder = work / "podman"
     folder.mkdir()
     socket = folder / "socket"
-    command = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
-    command += ["--tmpdir", str(folder / "tmp"), "--cgroup-manager", "cgroupfs"]
+    # podman wants a run root of at most 50 characters: it sees the folder under a short name.
+    short = next(name for name in ("/mnt", "/media") if not work.is_relative_to(name))
+    command = ["podman", "--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp"]
+    command += ["--cgroup-manager", "cgroupfs"]
     if shutil.which("runc"):
         command += ["--runtime", "runc"]  # crun refuses a host that has both versions of cgroups
+    command += ["system", "service", "--time", "0", f"unix://{short}/socket"]
     # Its mounts are seen by it alone, and go with it.
-    command = ["unshare", "--mount", *command, "system", "service", "--time", "0", f"unix://{socket}"]
+    bind = 'mount --bind "$0" "$1" && shift && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", bind, str(folder), short, *command]
     with _running(command, folder / "log") as process:
         _wait(socket.is_socket, process, "podman system service", folder / "log")
         yield f"unix://{socket}"
