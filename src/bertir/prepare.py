@@ -71,12 +71,12 @@ def prepared(supplies: Supplies, conditions: Conditions, work: Path) -> Iterator
     means = conditions.means
     with contextlib.ExitStack() as stack:
         work.mkdir(parents=True)
-        folder = work
+        folder = shown = work
         if Means.DISORDER in means:
-            folder = stack.enter_context(_disordered(work))
+            shown = stack.enter_context(_disordered(work))
         if Means.OTHER_PLACE in means:
-            folder = folder / ODD_PLACE
-        checkout, output = folder / "checkout", folder / "output"
+            folder, shown = folder / ODD_PLACE, shown / ODD_PLACE
+        checkout, output = shown / "checkout", shown / "output"
         output.mkdir(parents=True)
         _copy_checkout(supplies.layout, checkout)
         environment = {}
@@ -146,15 +146,17 @@ def _give_away(work: Path) -> None:
 
 @contextlib.contextmanager
 def _disordered(work: Path) -> Iterator[Path]:
-    """Mount disorderfs, which gives the entries of a directory in another order each time."""
+    """Mount disorderfs, which gives the entries of a directory in another order each time.
+
+    Not for the store: disorderfs looks at the permissions of each folder above a file, so that a step's user would have to
+    be let into the store's private ones. Of the store's folders a build lists none but `tmp/`, to sweep it.
+    """
     under, mounted = work / "under", work / "disordered"
     under.mkdir()
     mounted.mkdir()
-    # As one user who may do all, whoever asks: with --multi-user a step's user would have to be let through every folder
-    # above its inputs, which a file that is mounted into a container doesn't ask of it elsewhere.
-    command = ["disorderfs", "--multi-user=no", "--shuffle-dirents=yes", "--reverse-dirents=no"]
+    command = ["disorderfs", "--multi-user=yes", "--shuffle-dirents=yes", "--reverse-dirents=no"]
     # In the foreground, so that it ends with this process; it is unmounted when it ends, however it ends.
-    command += ["-f", "-o", "allow_other,auto_unmount", str(under), str(mounted)]
+    command += ["-f", "-o", "auto_unmount", str(under), str(mounted)]
     with _running(command, work / "disorderfs.log") as process:
         _wait(mounted.is_mount, process, "disorderfs", work / "disorderfs.log")
         yield mounted
@@ -167,8 +169,8 @@ def _podman(work: Path) -> Iterator[str]:
     folder.mkdir()
     socket = folder / "socket"
     # podman wants a run root of at most 50 characters: it sees the folder under a short name.
-    short = next(name for name in ("/mnt", "/media") if not work.is_relative_to(name))
-    command = ["podman", "--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp"]
+    short = next(name for name in ("/media", "/mnt") if not work.is_relative_to(name))
+    command = ["podman", "--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp"]  # noqa: S108 - not that one
     command += ["--cgroup-manager", "cgroupfs"]
     if shutil.which("runc"):
         command += ["--runtime", "runc"]  # crun refuses a host that has both versions of cgroups

@@ -131,7 +131,7 @@ def observe(builder: Telling, order: Order) -> dict[str, object]:
         "host name": socket.gethostname(),
         "host checkout": str(ROOT),
         "host store": str(builder.store.root),
-        "host device": builder.store.root.stat().st_dev,
+        "host device": ROOT.stat().st_dev,
         "host cpus": len(os.sched_getaffinity(0)),
         "host noise": os.environ.get("NOISE"),
         "host hash": hash("bertir"),

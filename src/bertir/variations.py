@@ -110,7 +110,7 @@ def variations(machine: Machine) -> tuple[Variation, ...]:
         ),
         Variation(
             name="file-order",
-            what="shuffled directory entries under checkout and store (disorderfs)",
+            what="shuffled directory entries of checkout and output (disorderfs)",
             witnesses=("host device",),
             needs=("root", "disorderfs"),
             conditions=Conditions(means=frozenset({Means.DISORDER})),

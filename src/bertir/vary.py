@@ -25,7 +25,7 @@ class Means(Enum):
     OTHER_PLACE = "checkout and store lie under a longer path with odd letters"
     OTHER_HOME = "a home directory of its own"
     OTHER_USER = "the folders belong to another user"
-    DISORDER = "the folders are seen through disorderfs"
+    DISORDER = "checkout and output are seen through disorderfs"
     OLD_OUTPUT = "an older build lies in the output folder"
     WARM_STORE = "the user's own store, with all that it holds"
     PODMAN = "podman's Docker API, in a storage of its own"

@@ -111,7 +111,7 @@ def test_a_service_ends_with_its_block(tmp_path: Path) -> None:
 def test_disordered_folders_are_mounted_for_the_block_alone(supplies: Supplies, tmp_path: Path) -> None:
     work = tmp_path / "work"
     with prepared(supplies, Conditions(means=frozenset({Means.DISORDER})), work) as place:
-        assert place.store.stat().st_dev != work.stat().st_dev
+        assert place.checkout.stat().st_dev != work.stat().st_dev
         orders = {tuple(os.listdir(place.checkout / "src" / "bertir")) for _ in range(9)}  # noqa: PTH208
         assert len(orders) > 1
         (place.output / "file").write_bytes(b"kept")
