@@ -18,13 +18,14 @@ from invoke.tasks import task
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from bertir import commands
+from bertir import commands, evidence
 from bertir.errors import BertirError, ConfigurationError
 from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.reproduce import Given
 from bertir.session import open_session
 from bertir.show import error_json, error_text
+from bertir.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,7 +243,7 @@ def verify(
             checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, ""), task_data=task_data
         )
         print(
-            commands.verify(
+            evidence.verify(
                 open_session(ROOT, os.environ),
                 folder,
                 key=key,
@@ -267,7 +268,7 @@ def verify(
 def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
     """Sign a published folder's provenance. Example: `invoke sign dist/MODEL/VARIANT --key release.key`."""
     with exit_statuses(format_):
-        print(commands.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
+        print(evidence.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
 
 
 @task(
@@ -277,7 +278,7 @@ def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
 def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     """Make a key pair to sign with. Example: `invoke keygen --key release.key`."""
     with exit_statuses(format_):
-        print(commands.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
+        print(evidence.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
 
 
 @task(
@@ -294,7 +295,7 @@ def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, 
     """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
     with exit_statuses(format_ or "text"):
         print(
-            commands.sbom(
+            evidence.sbom(
                 open_session(ROOT, os.environ),
                 folder,
                 output=output,
@@ -339,6 +340,80 @@ def clean(_: Context, output: str = "dist", store: bool = False, image: bool = F
     """Remove what was published. Example: `invoke clean --store --image`."""
     with exit_statuses():
         print(commands.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "model": "a model of `invoke models` (default: its first)",
+        "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
+        "vocab-file": "with --checkpoint, as in build-ir",
+        "bert-config": "with --checkpoint, as in build-ir",
+        "case": "with --checkpoint, as in build-ir",
+        "recipe": "reshapable or meta-graph",
+        "head": "pooled, sequence or classifier",
+        "precision": "fp16 or fp32",
+        "batch": "as in build-ir",
+        "seq-len": "as in build-ir",
+        "task-data": "as in build-ir",
+        "mirror": MIRROR_HELP,
+        "vary": "names of variations, with commas between (default: all that this machine can vary)",
+        "each": "one rebuild a variation, and one with nothing varied, instead of one with all of them",
+        "times": "how often each rebuild is done",
+        "skip-image": "don't assemble the image anew",
+        "keep": "do it in this empty folder, and leave it there to look at",
+        "format": FORMAT_HELP,
+    },
+)
+def check(
+    _: Context,
+    model: str = "",
+    checkpoint: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    case: str = "",
+    recipe: str = RESHAPABLE,
+    head: str = DEFAULT_HEAD,
+    precision: str = "fp16",
+    batch: str = "",
+    seq_len: str = "",
+    task_data: str = "",
+    mirror: str = "",
+    vary: str = "",
+    each: bool = False,
+    times: str = "1",
+    skip_image: bool = False,
+    keep: str = "",
+    format_: str = "text",
+) -> None:
+    """Rebuild from nothing under varied conditions, and compare every bit. Example: `invoke check --vary umask,tz`."""
+    with exit_statuses(format_):
+        text, error = evidence.check(
+            open_session(ROOT, os.environ),
+            Request(
+                model=model,
+                recipe=recipe,
+                precision=precision,
+                head=head,
+                batch=whole_number("--batch", batch) if batch else None,
+                seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
+                task_data=task_data,
+            ),
+            checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, case),
+            mirror=mirror,
+            wanted=Wanted(
+                vary=vary,
+                each=each,
+                times=whole_number("--times", times),
+                skip_image=skip_image,
+                keep=keep,
+            ),
+            as_json=format_ == "json",
+        )
+    with exit_statuses():  # the JSON tells the error already
+        print(text)
+        if error:
+            raise error
 
 
 @task

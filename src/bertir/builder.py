@@ -20,6 +20,7 @@ from bertir.errors import EngineError, StepError
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.store import Artifact
+from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,7 +96,9 @@ class Builder:
         fetcher: Fetcher,
         environment: Mapping[str, str],
         progress: Progress,
+        surroundings: Surroundings | None = None,
     ) -> None:
+        self.surroundings = surroundings or Surroundings()
         self.layout = layout
         self.store = store
         self.fetcher = fetcher
@@ -190,6 +193,7 @@ class Builder:
             arguments=step.arguments,
             inputs={path: self.store.checked(blob, what=path) for path, blob in step.inputs.items()},
             outputs=step.outputs,
+            surroundings=self.surroundings,
         )
         self.progress.say(step.name, "running in the container")
         with self.store.temporary_folder() as scratch, self.engine.run(image, command, scratch) as finished:
@@ -249,6 +253,14 @@ class Builder:
         with self.store.lock(f"image-{self.lock.image_id.hex}"):
             self.progress.say("image", f"assembling {self.lock.image_id.short} from locked packages")
             return assemble_image(self.store, self.intent, self.lock, materials)
+
+    def assemble_anew(self) -> Image:
+        """Give the image as it comes out here, whatever the lock says; `invoke check` compares it."""
+        from bertir.assemble import Materials, assemble_layers
+        from bertir.image import describe_image
+
+        materials = Materials(packages=self._debian_packages, wheels=self._wheels, precompile=self.precompile)
+        return describe_image(self.intent, assemble_layers(self.store, self.intent, materials))
 
     def _load(self, image: Image) -> str:
         from bertir.image import archive, archive_size

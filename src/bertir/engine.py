@@ -30,6 +30,7 @@ from bertir.errors import (
     StepError,
     StepTimeoutError,
 )
+from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,7 @@ class Command:
         inputs: path inside the container -> file on the host, mounted read-only.
         outputs: names of the files that the step must leave in `/out`.
         environment: on top of the image's own.
+        surroundings: what should not matter; `invoke check` varies it.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Command:
     outputs: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +236,7 @@ class Engine:
     def _container(self, image: str, command: Command, volume: Path) -> Iterator[Container]:
         mounts = [
             Mount(target, str(source), type="bind", read_only=True)
-            for target, source in sorted(command.inputs.items())
+            for target, source in sorted({**command.inputs, **command.surroundings.mounts}.items())
         ]
         mounts.append(Mount("/out", str(volume), type="bind"))
         # Named before it is made: an interruption while the engine makes it must not lose it.
@@ -254,8 +257,9 @@ class Engine:
                 list(command.arguments),
                 cap_drop=["ALL"],
                 detach=True,
-                environment=dict(command.environment),
-                hostname="bertir",
+                cpuset_cpus=command.surroundings.cpus or None,
+                environment={**command.environment, **command.surroundings.environment},
+                hostname=command.surroundings.hostname,
                 labels={
                     "bertir.step": command.name,
                     "bertir.folder": str(self._folder),
@@ -270,8 +274,13 @@ class Engine:
                 read_only=True,
                 security_opt=["no-new-privileges:true"],
                 tmpfs={"/tmp": f"size={limits.scratch_bytes},mode=1777,noexec,nosuid,nodev"},  # noqa: S108 - in there
-                # Podman's Docker API starts no container without explicit ones (DESIGN.md).
-                ulimits=[Ulimit(name="nofile", soft=4096, hard=4096), Ulimit(name="core", soft=0, hard=0)],
+                # Podman's Docker API starts no container without explicit ones: its own are higher than a service
+                # without CAP_SYS_RESOURCE may set. (pids_limit is what limits a step; nproc counts a user's processes.)
+                ulimits=[
+                    Ulimit(name="nofile", soft=4096, hard=4096),
+                    Ulimit(name="nproc", soft=8192, hard=8192),
+                    Ulimit(name="core", soft=0, hard=0),
+                ],
                 user=STEP_USER,
                 working_dir="/tmp",  # noqa: S108 - in there
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
@@ -50,6 +50,16 @@ class Options:
     vocab_file: Path | None = None
     bert_config: Path | None = None
     case: str = ""
+
+
+def absolute(options: Options) -> Options:
+    """Give the same for a process in another folder."""
+    return replace(
+        options,
+        path=options.path.absolute(),
+        vocab_file=options.vocab_file and options.vocab_file.absolute(),
+        bert_config=options.bert_config and options.bert_config.absolute(),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

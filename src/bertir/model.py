@@ -135,6 +135,16 @@ def load_models(path: Path) -> dict[str, Model]:
     return models
 
 
+def named_or_first(path: Path, name: str) -> str:
+    """Give the name itself, if the file has such a model, or that of its first one for no name.
+
+    Raises:
+        ConfigurationError: see `load_models` and `find_model`.
+    """
+    known = load_models(path)
+    return find_model(known, name).name if name else next(iter(known))
+
+
 def find_model(models: Mapping[str, Model], name: str) -> Model:
     """Give a model by name.
 

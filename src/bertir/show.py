@@ -37,16 +37,18 @@ def error_text(error: BertirError) -> str:
 
 
 def error_json(error: BertirError) -> str:
-    return to_json(
-        {
-            "error": {
-                "kind": type(error).__name__,
-                "message": without_logins(str(error)),
-                "advice": without_logins(error.advice),
-                "exit_status": error.exit_status,
-            }
+    return to_json(error_facts(error))
+
+
+def error_facts(error: BertirError) -> dict[str, Any]:
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "message": without_logins(str(error)),
+            "advice": without_logins(error.advice),
+            "exit_status": error.exit_status,
         }
-    )
+    }
 
 
 def build_facts(build: Build, published: Published, seconds: float) -> dict[str, Any]:

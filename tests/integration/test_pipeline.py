@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,29 +66,6 @@ def test_batch_and_seq_len_are_the_shape_of_the_inputs_and_name_the_folder(check
     assert folder.name == "reshapable-fp16-4x64"
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert [port["partial_shape"] for port in report["inputs"]] == ["[4,64]"] * 3
-
-
-def test_the_bits_do_not_depend_on_where_when_and_by_whom_they_are_built(
-    checkout: Checkout, tmp_path: Path, tiny_build: TinyBuild
-) -> None:
-    # A store of its own, so that every step runs again; only the image is the engine's.
-    elsewhere = copy_checkout(tmp_path / "some where else", **checkout.environment)
-    done = elsewhere.run(
-        "sh",
-        "-c",
-        f"umask 077 && exec '{sys.executable}' -m invoke build-ir --precision fp32 --format json",
-        BERTIR_STORE=str(tmp_path / "store of its own"),
-        PYTHONHASHSEED="4711",
-        TZ="Pacific/Kiritimati",
-        LC_ALL="C",
-        HOME=str(tmp_path),
-        SOURCE_DATE_EPOCH="1",
-    )
-    assert done.status == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert all(not step["cached"] for step in facts["steps"])
-    assert facts["frozen_graph"] == str(tiny_build.frozen.artifact["inference_graph.pb"].digest)
-    assert facts["files"] == {name: str(blob.digest) for name, blob in tiny_build.ir.artifact.files.items()}
 
 
 def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_frozen(

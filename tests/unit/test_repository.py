@@ -170,7 +170,8 @@ def test_only_the_tasks_print_and_end_the_process(root: Path) -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]
         assert not {"print", "exit", "quit"} & set(calls), path
-        assert "sys.exit" not in path.read_text(encoding="utf-8"), path
+        if path.stem != "rebuild":  # a process of its own, which `invoke check` starts
+            assert "sys.exit" not in path.read_text(encoding="utf-8"), path
 
 
 def test_no_module_imports_another_in_a_circle(root: Path) -> None:

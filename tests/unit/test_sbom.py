@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from packages import make_deb, make_wheel, member, small_intent
 from packageurl import PackageURL
 
-from bertir import commands
+from bertir import evidence
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.image import describe_image
@@ -534,7 +534,7 @@ def session(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sess
 def test_without_output_the_document_itself_is_given(
     session: Session, model: dict[str, Any], tmp_path: Path
 ) -> None:
-    text = commands.sbom(session, str(tmp_path / "tiny"), output="", offline=False, as_json=True)
+    text = evidence.sbom(session, str(tmp_path / "tiny"), output="", offline=False, as_json=True)
     assert f"{text}\n".encode() == serialised(model)
 
 
@@ -542,13 +542,13 @@ def test_with_output_the_file_holds_it_whole_and_the_rest_is_told(
     session: Session, model: dict[str, Any], tmp_path: Path
 ) -> None:
     place = tmp_path / "tiny.cdx.json"
-    text = commands.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=True)
+    text = evidence.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=True)
     assert place.read_bytes() == serialised(model)
     facts = json.loads(text)
     assert facts["sbom"] == str(place)
     assert facts["digest"] == str(Digest.of_file(place))
     assert facts["serial"] == model["serialNumber"]
-    rows = commands.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=False)
+    rows = evidence.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=False)
     assert dict(line.split(maxsplit=1) for line in rows.splitlines()) == {
         name: str(value) for name, value in facts.items()
     }
@@ -557,14 +557,14 @@ def test_with_output_the_file_holds_it_whole_and_the_rest_is_told(
 def test_an_output_that_can_not_be_written_leaves_nothing(session: Session, tmp_path: Path) -> None:
     place = tmp_path / "absent" / "tiny.cdx.json"
     with pytest.raises(ConfigurationError, match="No such file"):
-        commands.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=True)
+        evidence.sbom(session, str(tmp_path / "tiny"), output=str(place), offline=False, as_json=True)
     assert not place.parent.exists()
 
 
 def test_as_text_each_component_has_a_line_with_its_licences(
     session: Session, image: dict[str, Any], tmp_path: Path
 ) -> None:
-    text = commands.sbom(session, str(tmp_path / "tiny"), output="", offline=False, as_json=False)
+    text = evidence.sbom(session, str(tmp_path / "tiny"), output="", offline=False, as_json=False)
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == ["type", "name", "version", "licence"]
     assert ["file", "model.bin", digest("model.bin").short, "-"] in lines

@@ -216,6 +216,38 @@ def test_an_option_that_can_not_be_is_status_2_before_anything_runs(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--vary", "umask,mood"), "--vary has no 'mood'"),
+        (("--vary", "umask,,tz"), "--vary has no ''"),
+        (("--times", "0"), "--times must be from 1 to 1000, and is 0"),
+        (("--times", "often"), "--times must be a whole number, and is 'often'"),
+        (("--precision", "int8"), "--precision must be fp16 or fp32, and is 'int8'"),
+        (("--model", "m", "--checkpoint", "src"), "--model and --checkpoint exclude each other"),
+        (("--checkpoint", "/nonexistent"), "--checkpoint /nonexistent is neither a directory nor the prefix"),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_check_that_can_not_be_is_status_2_before_anything_runs(
+    project: Project, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = project.invoke("check", *arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"error: {message}" in ended.err
+    assert not list((project.home / "store").rglob("objects/*/*"))
+
+
+def test_what_this_machine_can_not_vary_is_status_2_if_it_was_asked_for_by_name(
+    project: Project, tmp_path: Path
+) -> None:
+    ended = project.invoke("check", "--vary", "umask,podman", PATH=str(tmp_path))
+    assert (ended.status, ended.out) == (2, "")
+    assert "can't be varied on this machine:\n  podman: " in ended.err
+    assert "there is no podman on PATH" in ended.err
+    assert "umask:" not in ended.err
+
+
+@pytest.mark.parametrize(
     "arguments", [("build-ir", "--no-such-option"), ("no-such-task",), ("models", "--format")]
 )
 def test_what_invoke_refuses_is_one_line(project: Project, arguments: tuple[str, ...]) -> None:

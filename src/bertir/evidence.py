@@ -1,0 +1,168 @@
+"""What the tasks do that show what a build is worth: verify, sign, keygen, sbom, check. One function a task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertir import materials, show
+from bertir.errors import ConfigurationError
+from bertir.local_checkpoint import Options, absolute, find_checkpoint
+from bertir.model import named_or_first
+from bertir.publish import PROVENANCE, SIGNATURES
+from bertir.task_data import MRPC
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bertir.digest import Digest
+    from bertir.errors import BertirError
+    from bertir.report import Request
+    from bertir.reproduce import Given
+    from bertir.session import Session
+    from bertir.verify import Verified
+    from bertir.wanted import Wanted
+
+
+def verify(
+    session: Session,
+    folder: str,
+    *,
+    key: str,
+    rebuild: bool,
+    given: Given,
+    bundle: str,
+    mirror: str,
+    as_json: bool,
+) -> str:
+    from bertir.verify import verify_folder
+
+    if not rebuild and (given.checkpoint or given.task_data or bundle or mirror):
+        raise ConfigurationError(
+            "--checkpoint, --task-data, --bundle and --mirror are what a rebuild takes",
+            advice="Add --rebuild.",
+        )
+    begun = time.monotonic()
+    verified = verify_folder(_folder(folder), Path(key) if key else None)
+    rebuilt = _rebuild(session, verified, given, bundle=bundle, mirror=mirror) if rebuild else None
+    facts = {
+        "folder": str(verified.folder),
+        "subject": str(verified.subject),
+        "files": {name: str(digest) for name, digest in verified.files.items()},
+        "external_parameters": dict(verified.external_parameters),
+        "signed_by": verified.signed_by,
+        "rebuilt": rebuilt is not None,
+        "seconds": round(time.monotonic() - begun, 3),
+    }
+    return show.to_json(facts) if as_json else show.verified_text(facts)
+
+
+def _rebuild(
+    session: Session, verified: Verified, given: Given, *, bundle: str, mirror: str
+) -> Mapping[str, Digest]:
+    from bertir.reproduce import reproduce, requested
+
+    request = requested(verified.external_parameters, given)
+    with (
+        session.store().temporary_folder() as folder,
+        replace(session, environment={**session.environment, "BERTIR_STORE": str(folder / "store")}).builder(
+            offline=bool(bundle), mirror=mirror
+        ) as builder,
+    ):
+        if bundle:
+            materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+        return reproduce(builder, verified, given)
+
+
+def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
+    from bertir import signature
+    from bertir.verify import verify_folder
+    from bertir.whole_file import whole_file
+
+    passphrase = session.environment.get(signature.PASSPHRASE, "")
+    signer = signature.load_private_key(Path(_given("--key", key)), passphrase)
+    verified = verify_folder(_folder(folder))
+    path = verified.folder / SIGNATURES
+    earlier = path.read_bytes() if path.exists() else None
+    envelope = signature.sign((verified.folder / PROVENANCE).read_bytes(), signer, earlier)
+    with whole_file(path, ConfigurationError) as file:
+        file.write(envelope)
+    facts = {"signatures": str(path), "subject": str(verified.subject), "key": signer.public_key.keyid}
+    return show.to_json(facts) if as_json else show.table(list(facts.items()))
+
+
+def keygen(session: Session, *, key: str, as_json: bool) -> str:
+    from bertir import signature
+
+    path = Path(_given("--key", key))
+    public, identity = signature.generate_key(path, session.environment.get(signature.PASSPHRASE, ""))
+    facts = {"private": str(path), "public": str(public), "key": identity}
+    return show.to_json(facts) if as_json else show.table(list(facts.items()))
+
+
+def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: bool) -> str:
+    from bertir.sbom import serialised
+
+    if folder and output and Path(output).absolute().parent.resolve() == Path(folder).resolve():
+        raise ConfigurationError(
+            f"--output {output} is in the published folder, which then is no longer as it was published",
+            advice="Put it beside the folder.",
+        )
+    if folder:
+        from bertir.model_sbom import published_sbom
+
+        value = published_sbom(Path(folder))
+    else:
+        from bertir.image_sbom import locked_image_sbom
+
+        with session.builder(offline=offline) as builder:
+            value = locked_image_sbom(builder)
+    data = serialised(value)
+    if not output:
+        return data.decode().rstrip("\n") if as_json else show.sbom_text(value)
+    from bertir.whole_file import whole_file
+
+    with whole_file(Path(output), ConfigurationError) as file:
+        file.write(data)
+    facts = show.sbom_facts(value, output, data)
+    return show.to_json(facts) if as_json else show.table([(name, str(text)) for name, text in facts.items()])
+
+
+def _folder(name: str) -> Path:
+    return Path(_given("a published folder", name))
+
+
+def _given(what: str, value: str) -> str:
+    if not value:
+        raise ConfigurationError(f"{what} is missing", advice="invoke --help TASK shows an example.")
+    return value
+
+
+def check(
+    session: Session,
+    request: Request,
+    *,
+    checkpoint: Options | None,
+    mirror: str,
+    wanted: Wanted,
+    as_json: bool,
+) -> tuple[str, BertirError | None]:
+    """Give the text to print, and the error that it ends with."""
+    from bertir.check import check as rebuild_and_compare
+    from bertir.show_check import check_facts, check_text
+
+    if checkpoint and request.model:
+        raise ConfigurationError("--model and --checkpoint exclude each other: whose weights is it to be?")
+    if checkpoint:
+        find_checkpoint(checkpoint)  # what can't be is said before anything is built
+        checkpoint = absolute(checkpoint)
+    else:
+        request = replace(request, model=named_or_first(session.layout.models, request.model))
+    if request.task_data not in ("", MRPC):
+        request = replace(request, task_data=str(Path(request.task_data).absolute()))
+    with session.builder(mirror=mirror) as builder:
+        checked = rebuild_and_compare(builder, request, checkpoint, wanted)
+    facts = check_facts(checked)
+    return show.to_json(facts) if as_json else check_text(checked), checked.error()
