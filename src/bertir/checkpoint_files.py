@@ -1,0 +1,156 @@
+"""Which of a folder's files are the checkpoint that the user means. Only names are looked at, and two small files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertir.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Whatever the user's prefix is (model.ckpt-343), the steps see this one, so that no digest depends on it.
+PREFIX = "bert_model.ckpt"
+SAFETENSORS = "model.safetensors"
+GOOGLE, HUGGING_FACE = "google", "hugging-face"
+# Far more than any: a configuration has 1 kB, a state file 100 bytes a step.
+SMALL_BYTES = 1 << 20
+_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")
+_STATE = re.compile(r'^model_checkpoint_path:\s*"([^"]+)"', re.MULTILINE)
+_SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_PICKLED = ("pytorch_model.bin", "*.bin", "*.pt", "*.pth", "*.pkl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The checkpoint proper, without vocabulary and configuration.
+
+    Args:
+        files: the name that a step sees -> the user's file.
+    """
+
+    folder: Path
+    kind: str
+    files: Mapping[str, Path]
+
+
+def choose(path: Path) -> Chosen:
+    """Find the checkpoint that a directory holds, or that DIR/PREFIX or one of its files names.
+
+    Raises:
+        ConfigurationError: there is none, or it isn't clear which is meant; says what to pass.
+    """
+    if path.is_dir():
+        if (path / SAFETENSORS).is_file():
+            return _hugging_face(path)
+        return _google(path, _prefix_in(path))
+    prefix = _SUFFIX.sub("", path.name)  # a file of a checkpoint names it as well
+    if (path.parent / f"{prefix}.index").is_file():
+        return _google(path.parent, prefix)
+    if path.name == SAFETENSORS and path.is_file():
+        return _hugging_face(path.parent)
+    _refuse_pickled([path] if path.is_file() else [])
+    raise ConfigurationError(
+        f"--checkpoint {path} is neither a directory nor the prefix of a checkpoint",
+        advice=f"Give a directory, or DIR/PREFIX where DIR/PREFIX.index lies.{_there_are(_prefixes(path.parent))}",
+    )
+
+
+def _hugging_face(folder: Path) -> Chosen:
+    return Chosen(folder=folder, kind=HUGGING_FACE, files={SAFETENSORS: folder / SAFETENSORS})
+
+
+def _google(folder: Path, prefix: str) -> Chosen:
+    return Chosen(folder=folder, kind=GOOGLE, files=_tensors(folder, prefix))
+
+
+def _prefixes(folder: Path) -> list[str]:
+    return sorted(item.name.removesuffix(".index") for item in folder.glob("*.index") if item.is_file())
+
+
+def _there_are(prefixes: list[str]) -> str:
+    return f" There are: {', '.join(prefixes)}." if prefixes else ""
+
+
+def _prefix_in(folder: Path) -> str:
+    """Give the prefix that TensorFlow would take: the state file's, or else the only one."""
+    prefixes = _prefixes(folder)
+    latest = _latest(folder / "checkpoint")
+    if latest in prefixes:
+        return latest
+    if len(prefixes) == 1:
+        return prefixes[0]
+    if prefixes:
+        raise ConfigurationError(
+            f"{folder} holds several checkpoints: {', '.join(prefixes)}",
+            advice=f"Choose one: --checkpoint {folder / prefixes[-1]}",
+        )
+    if (folder / "model.safetensors.index.json").is_file():
+        raise ConfigurationError(
+            f"{folder} holds a model.safetensors in several parts, and bertir reads one",
+            advice="Save it as one: model.save_pretrained(DIR, max_shard_size='100GB').",
+        )
+    _refuse_pickled([item for pattern in _PICKLED for item in sorted(folder.glob(pattern))])
+    raise ConfigurationError(
+        f"{folder} holds no checkpoint: neither PREFIX.index and PREFIX.data-00000-of-00001 nor model.safetensors",
+        advice="Give a directory of google-research/bert or of a Hugging Face BertModel.",
+    )
+
+
+def _refuse_pickled(found: list[Path]) -> None:
+    for path in found:
+        if any(path.match(pattern) for pattern in _PICKLED):
+            raise ConfigurationError(
+                f"{path} is pickled: to open it is to run whatever program is in it, so bertir doesn't",
+                advice="Where you trust it: BertModel.from_pretrained(DIR).save_pretrained(OTHER),"
+                " which writes model.safetensors.",
+            )
+
+
+def _latest(state: Path) -> str:
+    """Give the prefix that a `checkpoint` file names; it may hold a path of the machine that trained."""
+    if not state.is_file():
+        return ""
+    found = _STATE.search(read_text(state, SMALL_BYTES))
+    return re.split(r"[/\\]", found[1])[-1] if found else ""
+
+
+def _tensors(folder: Path, prefix: str) -> dict[str, Path]:
+    """Give .index, all parts of .data, and .meta if there is one (only the recipe meta-graph reads it)."""
+    files = {f"{PREFIX}.index": folder / f"{prefix}.index"}
+    parts: dict[int, set[int]] = {}
+    for item in folder.iterdir():
+        found = _SHARD.fullmatch(item.name.removeprefix(prefix)) if item.name.startswith(prefix) else None
+        if found:
+            parts.setdefault(int(found[2]), set()).add(int(found[1]))
+            files[f"{PREFIX}{found[0]}"] = item
+    whole = [count for count, numbers in parts.items() if numbers == set(range(count))]
+    if len(parts) != 1 or not whole:
+        there = ", ".join(sorted(path.name for name, path in files.items() if ".data-" in name)) or "none"
+        raise ConfigurationError(
+            f"the parts of {folder / prefix}.data don't make up a whole: there are {there}",
+            advice=f"All of {prefix}.data-00000-of-0000N must lie beside {prefix}.index, of one saving.",
+        )
+    meta = folder / f"{prefix}.meta"
+    return files | ({f"{PREFIX}.meta": meta} if meta.is_file() else {})
+
+
+def read_text(path: Path, most: int) -> str:
+    """Give a small file's text.
+
+    Raises:
+        ConfigurationError: it can't be read, has over `most` bytes, or isn't UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ConfigurationError(f"{path} has more than {most} bytes, and can't be what it is taken for")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
