@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ GOOGLE, HUGGING_FACE = "google", "hugging-face"
 # Far more than any: a configuration has 1 kB, a state file 100 bytes a step.
 SMALL_BYTES = 1 << 20
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")
-_STATE = re.compile(r'^model_checkpoint_path:\s*"([^"]+)"', re.MULTILINE)
+_STATE = re.compile(r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)+)"', re.MULTILINE)
+_ESCAPED = re.compile(rb"\\(?:([0-7]{1,3})|(.))")
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _PICKLED = ("pytorch_model.bin", "*.bin", "*.pt", "*.pth", "*.pkl")
 
@@ -44,9 +46,14 @@ def choose(path: Path) -> Chosen:
         ConfigurationError: there is none, or it isn't clear which is meant; says what to pass.
     """
     if path.is_dir():
-        if (path / SAFETENSORS).is_file():
-            return _hugging_face(path)
-        return _google(path, _prefix_in(path))
+        if not (path / SAFETENSORS).is_file():
+            return _google(path, _prefix_in(path))
+        if prefixes := _prefixes(path):
+            raise ConfigurationError(
+                f"{path} holds {SAFETENSORS} and a checkpoint of TensorFlow: {', '.join(prefixes)}",
+                advice=f"Choose one: --checkpoint {path / SAFETENSORS}, or --checkpoint {path / prefixes[-1]}",
+            )
+        return _hugging_face(path)
     prefix = _SUFFIX.sub("", path.name)  # a file of a checkpoint names it as well
     if (path.parent / f"{prefix}.index").is_file():
         return _google(path.parent, prefix)
@@ -76,11 +83,16 @@ def _there_are(prefixes: list[str]) -> str:
 
 
 def _prefix_in(folder: Path) -> str:
-    """Give the prefix that TensorFlow would take: the state file's, or else the only one."""
+    """Give the prefix that TensorFlow would take: the state file's; without one, the only one."""
     prefixes = _prefixes(folder)
     latest = _latest(folder / "checkpoint")
     if latest in prefixes:
         return latest
+    if latest and prefixes:  # somebody took the latest away, or brought another: which is meant isn't clear
+        raise ConfigurationError(
+            f"{folder / 'checkpoint'} names {latest}, which isn't there; there are: {', '.join(prefixes)}",
+            advice=f"Choose one: --checkpoint {folder / prefixes[-1]}",
+        )
     if len(prefixes) == 1:
         return prefixes[0]
     if prefixes:
@@ -115,7 +127,16 @@ def _latest(state: Path) -> str:
     if not state.is_file():
         return ""
     found = _STATE.search(read_text(state, SMALL_BYTES))
-    return re.split(r"[/\\]", found[1])[-1] if found else ""
+    return re.split(r"[/\\]", _unescaped(found[1]))[-1] if found else ""
+
+
+def _unescaped(text: str) -> str:
+    """Give what a string of protobuf's text format stands for: other bytes than ASCII are octal numbers in it."""
+
+    def byte(found: re.Match[bytes]) -> bytes:
+        return found[2] or bytes([int(found[1], 8) & 0xFF])
+
+    return os.fsdecode(_ESCAPED.sub(byte, text.encode()))
 
 
 def _tensors(folder: Path, prefix: str) -> dict[str, Path]:

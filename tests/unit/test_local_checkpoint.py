@@ -86,11 +86,38 @@ def test_of_several_the_one_that_the_state_file_names_is_taken(make: Make, state
 
 
 def test_several_candidates_are_named_with_what_to_pass(make: Make) -> None:
-    folder = make(*GOOGLE_FILES, "model.ckpt-7.index", checkpoint='model_checkpoint_path: "model.ckpt-9"')
+    folder = make(*GOOGLE_FILES, "model.ckpt-7.index")
     error = refused(folder)
     assert "several checkpoints: model.ckpt-343, model.ckpt-7" in str(error)
     assert f"--checkpoint {folder}/model.ckpt-7" in error.advice
     assert error.exit_status == 2
+
+
+def test_a_state_file_that_names_what_is_gone_is_no_choice_of_what_is_left(make: Make) -> None:
+    folder = make(*GOOGLE_FILES, checkpoint='model_checkpoint_path: "/home/gone/model.ckpt-9"')
+    error = refused(folder)
+    assert f"{folder}/checkpoint names model.ckpt-9, which isn't there; there are: model.ckpt-343" in str(
+        error
+    )
+    assert f"--checkpoint {folder}/model.ckpt-343" in error.advice
+    chosen = find_checkpoint(Options(path=folder / "model.ckpt-343"))
+    assert chosen.files["bert_model.ckpt.index"].name == "model.ckpt-343.index"
+
+
+def test_a_state_file_names_other_bytes_than_ascii_by_their_numbers(make: Make) -> None:
+    # As protobuf's text format has it, with what TensorFlow wrote for the prefix 'modèle"1'.
+    folder = make('mod\u00e8le"1.index', 'mod\u00e8le"1.data-00000-of-00001', "b.index")
+    (folder / "checkpoint").write_text('model_checkpoint_path: "mod\\303\\250le\\"1"\n')
+    assert find_checkpoint(Options(path=folder)).files["bert_model.ckpt.index"].name == 'mod\u00e8le"1.index'
+
+
+def test_of_two_kinds_of_checkpoint_in_one_folder_neither_is_taken_unasked(make: Make) -> None:
+    folder = make("model.safetensors", *GOOGLE_FILES, config__json=json.dumps(CONFIG))
+    error = refused(folder)
+    assert "holds model.safetensors and a checkpoint of TensorFlow: model.ckpt-343" in str(error)
+    for name, kind in (("model.safetensors", "hugging-face"), ("model.ckpt-343", "google")):
+        assert f"--checkpoint {folder}/{name}" in error.advice
+        assert find_checkpoint(Options(path=folder / name)).kind == kind
 
 
 def test_a_prefix_that_is_not_there_is_answered_with_those_that_are(make: Make) -> None:
