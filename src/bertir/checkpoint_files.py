@@ -31,11 +31,15 @@ class Chosen:
     """The checkpoint proper, without vocabulary and configuration.
 
     Args:
+        prefix: of a checkpoint of TensorFlow's; empty for Hugging Face's.
+        is_one_of_several: the folder's name doesn't say which: a prefix was given, or others lie there.
         files: the name that a step sees -> the user's file.
     """
 
     folder: Path
     kind: str
+    prefix: str = ""
+    is_one_of_several: bool = False
     files: Mapping[str, Path]
 
 
@@ -47,7 +51,8 @@ def choose(path: Path) -> Chosen:
     """
     if path.is_dir():
         if not (path / SAFETENSORS).is_file():
-            return _google(path, _prefix_in(path))
+            prefixes = _prefixes(path)
+            return _google(path, _prefix_in(path, prefixes), is_one_of_several=len(prefixes) > 1)
         if prefixes := _prefixes(path):
             raise ConfigurationError(
                 f"{path} holds {SAFETENSORS} and a checkpoint of TensorFlow: {', '.join(prefixes)}",
@@ -56,7 +61,7 @@ def choose(path: Path) -> Chosen:
         return _hugging_face(path)
     prefix = _SUFFIX.sub("", path.name)  # a file of a checkpoint names it as well
     if (path.parent / f"{prefix}.index").is_file():
-        return _google(path.parent, prefix)
+        return _google(path.parent, prefix, is_one_of_several=True)
     if path.name == SAFETENSORS and path.is_file():
         return _hugging_face(path.parent)
     _refuse_pickled([path] if path.is_file() else [])
@@ -70,8 +75,14 @@ def _hugging_face(folder: Path) -> Chosen:
     return Chosen(folder=folder, kind=HUGGING_FACE, files={SAFETENSORS: folder / SAFETENSORS})
 
 
-def _google(folder: Path, prefix: str) -> Chosen:
-    return Chosen(folder=folder, kind=GOOGLE, files=_tensors(folder, prefix))
+def _google(folder: Path, prefix: str, *, is_one_of_several: bool) -> Chosen:
+    return Chosen(
+        folder=folder,
+        kind=GOOGLE,
+        prefix=prefix,
+        is_one_of_several=is_one_of_several,
+        files=_tensors(folder, prefix),
+    )
 
 
 def _prefixes(folder: Path) -> list[str]:
@@ -82,9 +93,8 @@ def _there_are(prefixes: list[str]) -> str:
     return f" There are: {', '.join(prefixes)}." if prefixes else ""
 
 
-def _prefix_in(folder: Path) -> str:
+def _prefix_in(folder: Path, prefixes: list[str]) -> str:
     """Give the prefix that TensorFlow would take: the state file's; without one, the only one."""
-    prefixes = _prefixes(folder)
     latest = _latest(folder / "checkpoint")
     if latest in prefixes:
         return latest

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from bertir.checkpoint_files import Chosen
     from bertir.store import Blob, Store
 
 CASES = ("cased", "uncased")
@@ -50,13 +51,15 @@ class LocalCheckpoint:
     """What was found.
 
     Args:
-        name: the directory's; the published folder gets it.
+        name: the directory's, with the prefix where there may be several; the published folder gets it.
+        prefix: of a checkpoint of TensorFlow's; empty for Hugging Face's.
         kind: `google` or `hugging-face`.
         files: the name that a step sees -> the user's file.
         lower_case_from: who decided on `lower_case`: `--case` or `vocab.txt`.
     """
 
     name: str
+    prefix: str
     kind: str
     files: Mapping[str, Path]
     lower_case: bool
@@ -88,7 +91,8 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
         )
     return LocalCheckpoint(
-        name=_name(chosen.folder),
+        name=_name(chosen),
+        prefix=chosen.prefix,
         kind=chosen.kind,
         files=files,
         lower_case=options.case == "uncased" if options.case else not _is_cased(tokens),
@@ -177,11 +181,11 @@ def _is_cased(tokens: list[str]) -> bool:
     return any(token != token.lower() for token in tokens if not _SPECIAL.fullmatch(token))
 
 
-def _name(folder: Path) -> str:
-    name = folder.resolve().name
+def _name(chosen: Chosen) -> str:
+    name = chosen.folder.resolve().name
     if not name or name.startswith("."):
         raise ConfigurationError(
             f"the published folder gets the name of the checkpoint's, and {name or '/'!r} is none",
             advice="Move the checkpoint into a folder with a name.",
         )
-    return name
+    return f"{name}-{chosen.prefix}" if chosen.is_one_of_several else name

@@ -53,7 +53,8 @@ def refused(folder: Path, **options: object) -> ConfigurationError:
 def test_a_checkpoint_has_the_same_names_whatever_its_prefix_is(make: Make, store: Store) -> None:
     folder = make(*GOOGLE_FILES)
     found = find_checkpoint(Options(path=folder))
-    assert (found.name, found.kind, found.layers, found.max_positions) == ("tuned", "google", 3, 64)
+    assert (found.name, found.prefix) == ("tuned", "model.ckpt-343")
+    assert (found.kind, found.layers, found.max_positions) == ("google", 3, 64)
     assert set(found.files) == {
         "bert_model.ckpt.data-00000-of-00001",
         "bert_model.ckpt.index",
@@ -144,6 +145,22 @@ def test_all_parts_of_the_data_are_taken_or_none(make: Make, parts: tuple[str, .
         assert "don't make up a whole" in str(refused(folder))
 
 
+def test_one_of_several_is_published_under_its_prefix_and_an_only_one_under_its_folder(
+    make: Make, store: Store
+) -> None:
+    folder = make(*GOOGLE_FILES)
+    names = {path: find_checkpoint(Options(path=path)).name for path in (folder, folder / "model.ckpt-343")}
+    assert list(names.values()) == ["tuned", "tuned-model.ckpt-343"]
+    make(
+        "model.ckpt-0.index",
+        "model.ckpt-0.data-00000-of-00001",
+        checkpoint='model_checkpoint_path: "model.ckpt-343"',
+    )
+    chosen, other = (find_checkpoint(Options(path=path)) for path in (folder, folder / "model.ckpt-0.index"))
+    assert (chosen.name, other.name) == ("tuned-model.ckpt-343", "tuned-model.ckpt-0")
+    assert of_checkpoint(other, add_checkpoint(store, other)).facts["prefix"] == "model.ckpt-0"
+
+
 def test_vocabulary_and_configuration_that_are_missing_are_named_at_once(make: Make) -> None:
     folder = make(*GOOGLE_FILES, vocab__txt="", bert_config__json="")
     error = refused(folder)
@@ -163,7 +180,7 @@ def test_a_hugging_face_directory_is_known_by_its_safetensors(make: Make) -> Non
     folder = make("model.safetensors", "pytorch_model.bin", config__json=json.dumps(CONFIG))
     for path in (folder, folder / "model.safetensors"):
         found = find_checkpoint(Options(path=path))
-        assert found.kind == "hugging-face"
+        assert (found.name, found.prefix, found.kind) == ("tuned", "", "hugging-face")
         assert set(found.files) == {"model.safetensors", "config.json", "vocab.txt"}
 
 
