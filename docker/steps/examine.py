@@ -153,7 +153,7 @@ def shape_of(node: Any) -> list[int]:  # noqa: ANN401 - a NodeDef
 
 
 def variable_problems(nodes: Nodes, used: list[Any], prefix: Path) -> list[str]:
-    """Whether the checkpoint holds the graph's variables, and has no layer that the graph lacks."""
+    """Whether the checkpoint holds the graph's variables, and none of BERT's that the graph lacks."""
     import tensorflow.compat.v1 as tf
 
     try:
@@ -169,12 +169,12 @@ def variable_problems(nodes: Nodes, used: list[Any], prefix: Path) -> list[str]:
                 problems.append(
                     f"misshapen: {node.name} is {shapes[node.name]}, the graph takes {shape_of(node)}"
                 )
+    # As in run_classifier.py: the whole graph's variables are known, and what an optimizer keeps right below one.
     known = {node.name for node in nodes.values() if node.op in VARIABLES}
-    problems += [
-        f"unused: {name}"
-        for name in sorted(shapes)
-        if re.match(r"bert/.*/kernel$", name) and name not in known
-    ]
+    for name in sorted(shapes):
+        if name.startswith("bert/") and not known & {name, name.rpartition("/")[0]}:
+            problems.append(f"unused: {name}")
+            known.add(name)  # then its own slots go without saying
     return problems
 
 

@@ -17,7 +17,7 @@ from bertir.graph import read_graph
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
 from bertir.report import Request
-from bertir.steps import convert_published, examine, import_checkpoint, read
+from bertir.steps import convert_published, examine, freeze, import_checkpoint, read
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -335,6 +335,66 @@ def test_a_published_graph_is_held_against_the_configuration_that_is_published_w
         examine(builder, Request(recipe="meta-graph"), mixed)
     for line in said:
         assert line in str(caught.value)
+
+
+# variables that are not the model's
+
+
+def with_variables(builder: Builder, checkpoint: Artifact, *names: str) -> Artifact:
+    """The checkpoint with more variables in it."""
+    program = (ROOT / "tests/support/steps/checkpoint_with.py").read_bytes()
+    parts = [f"bert_model.ckpt.{part}" for part in ("data-00000-of-00001", "index")]
+    step = ContainerStep(
+        name="checkpoint-with",
+        arguments=("python3", "/step/program.py", "/in/bert_model.ckpt", "/out/bert_model.ckpt", *names),
+        inputs={"/step/program.py": builder.store.add_bytes(program)}
+        | {f"/in/{name}": checkpoint[name] for name in parts},
+        outputs=parts,
+    )
+    return Artifact(files=dict(checkpoint.files) | dict(builder.run(step).artifact.files))
+
+
+def test_a_variable_of_berts_that_the_graph_has_no_place_for_is_refused_by_both_recipes(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    strange = [
+        "bert/embeddings/position_embeddings_2",
+        "bert/encoder/layer_0/adapter/LayerNorm/gamma",
+        "bert/encoder/layer_5/output/dense/bias",
+    ]
+    slot = "bert/encoder/layer_5/output/dense/bias/adam_m"  # of one that is named already
+    checkpoint = with_variables(builder, tiny_build.checkpoint, *strange, slot)
+    recipes: dict[str, Callable[[], object]] = {
+        "reshapable": lambda: freeze(
+            builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint
+        ),
+        "meta-graph": lambda: examine(builder, Request(recipe="meta-graph"), checkpoint),
+    }
+    for run in recipes.values():
+        with pytest.raises(StepError) as caught:
+            run()
+        named = [line.strip() for line in str(caught.value).splitlines() if "unused:" in line]
+        assert named == [f"unused: {name}" for name in strange]
+
+
+def test_what_training_and_other_heads_leave_in_a_checkpoint_changes_nothing(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    checkpoint = with_variables(
+        builder,
+        tiny_build.checkpoint,
+        "bert/embeddings/LayerNorm/gamma/Adam_1",
+        "bert/encoder/layer_0/output/dense/kernel/adam_m",
+        "bert/encoder/layer_0/output/dense/kernel/adam_v",
+        "cls/predictions/output_bias",
+        "cls/seq_relationship/output_weights",
+        "global_step",
+        "output_weights",
+    )
+    frozen = freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    assert not frozen.cached
+    assert frozen.artifact == tiny_build.frozen.artifact
+    assert not examine(builder, Request(recipe="meta-graph"), checkpoint).cached
 
 
 @pytest.mark.usefixtures("tiny_build")
