@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -127,9 +128,35 @@ def _refuse_pickled(found: list[Path]) -> None:
         if any(path.match(pattern) for pattern in _PICKLED):
             raise ConfigurationError(
                 f"{path} is pickled: to open it is to run whatever program is in it, so bertir doesn't",
-                advice="Where you trust it: BertModel.from_pretrained(DIR).save_pretrained(OTHER),"
-                " which writes model.safetensors.",
+                advice=_how_to_save(path.parent),
             )
+
+
+def _how_to_save(folder: Path) -> str:
+    """Say how to get safetensors of a pickle: by the class that it was saved by.
+
+    Of another one's model, transformers drops what it has no place for, and makes up at random what it misses.
+    """
+    if not (name := _class_in(folder / "config.json")):
+        return (
+            "Where you trust it: load it by the class of transformers that it was saved by, and save_pretrained(OTHER),"
+            " which writes model.safetensors. Another class may fill it up with random numbers."
+        )
+    return (
+        f"Where you trust it: {name}.from_pretrained(DIR).save_pretrained(OTHER), which writes model.safetensors."
+        " Don't build from OTHER if transformers says that it initialized weights newly: those are random numbers."
+    )
+
+
+def _class_in(config: Path) -> str:
+    """Give the class that a config.json names, if it names one, and it can be one's name."""
+    try:
+        value = json.loads(read_text(config, SMALL_BYTES))
+    except (ConfigurationError, ValueError, RecursionError):
+        return ""
+    names = value.get("architectures") if isinstance(value, dict) else None
+    name = names[0] if isinstance(names, list) and len(names) == 1 else None
+    return name if isinstance(name, str) and name.isascii() and name.isidentifier() else ""
 
 
 def _latest(state: Path) -> str:

@@ -194,6 +194,36 @@ def test_pickled_weights_are_refused_with_the_reason(make: Make, name: str) -> N
         assert "safetensors" in error.advice
 
 
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertModel"])
+def test_who_has_pickled_weights_is_told_the_class_that_saved_them(make: Make, name: str) -> None:
+    folder = make("pytorch_model.bin", config__json=json.dumps(CONFIG | {"architectures": [name]}))
+    for path in (folder, folder / "pytorch_model.bin"):
+        assert f" {name}.from_pretrained(DIR)" in refused(path).advice
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(
+            json.dumps({"architectures": value})
+            for value in (None, [], ["A", "B"], [1], ["x; y"], "BertModel")
+        ),
+        "[]",
+        "{",
+        "[" * 100_000,
+        b"\xff",
+        "",
+    ],
+    ids=["null", "none", "two", "number", "program", "text", "list", "cut", "nested", "bytes", "absent"],
+)
+def test_a_configuration_that_names_no_class_gives_no_class_to_follow(
+    make: Make, config: str | bytes
+) -> None:
+    advice = refused(make("pytorch_model.bin", config__json=config)).advice
+    assert "the class of transformers that it was saved by" in advice
+    assert "from_pretrained" not in advice
+
+
 def test_safetensors_in_parts_and_a_folder_of_nothing_are_refused(make: Make) -> None:
     folder = make()
     assert "holds no checkpoint" in str(refused(folder))
