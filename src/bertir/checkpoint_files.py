@@ -197,7 +197,7 @@ def _tensors(folder: Path, prefix: str) -> dict[str, Path]:
 
 
 def read_text(path: Path, most: int) -> str:
-    """Give a small file's text.
+    """Give a small file's text, without a byte order mark (Windows' editors put one).
 
     Raises:
         ConfigurationError: it can't be read, has over `most` bytes, or isn't UTF-8.
@@ -207,7 +207,7 @@ def read_text(path: Path, most: int) -> str:
             data = file.read(most + 1)
         if len(data) > most:
             raise ConfigurationError(f"{path} has more than {most} bytes, and can't be what it is taken for")
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

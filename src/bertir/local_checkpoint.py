@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 CASES = ("cased", "uncased")
 # Far more than any: the multilingual vocabulary has 1 MB.
 _VOCABULARY_BYTES = 64 << 20
+_TEXTS = ("bert_config.json", "config.json", "vocab.txt")
+_TOKEN_SHOWN = 40
 _SPECIAL = re.compile(r"\[.*\]")
 
 
@@ -56,6 +59,7 @@ class LocalCheckpoint:
         kind: `google` or `hugging-face`.
         files: the name that a step sees -> the user's file.
         lower_case_from: who decided on `lower_case`: `--case` or `vocab.txt`.
+        upper_case: of vocab.txt, the first token that made it cased; empty if none did.
     """
 
     name: str
@@ -66,6 +70,18 @@ class LocalCheckpoint:
     lower_case_from: str
     layers: int
     max_positions: int
+    upper_case: str = ""
+
+    @property
+    def case(self) -> str:
+        """What was decided, and by what, for the user to overrule."""
+        if self.lower_case_from == "--case":
+            return f"{'uncased' if self.lower_case else 'cased'}, as --case says"
+        if self.lower_case:
+            return "uncased, as vocab.txt has no upper-case letter; --case cased overrules"
+        return (
+            f"cased, by the token {self.upper_case[:_TOKEN_SHOWN]!r} of vocab.txt; --case uncased overrules"
+        )
 
 
 def find_checkpoint(options: Options) -> LocalCheckpoint:
@@ -90,15 +106,17 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
             f"{files['vocab.txt']} has {len(tokens)} lines, and the model embeds {configuration['vocab_size']} tokens",
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
         )
+    upper_case = "" if options.case else _first_cased(tokens)
     return LocalCheckpoint(
         name=_name(chosen),
         prefix=chosen.prefix,
         kind=chosen.kind,
         files=files,
-        lower_case=options.case == "uncased" if options.case else not _is_cased(tokens),
+        lower_case=options.case == "uncased" if options.case else not upper_case,
         lower_case_from="--case" if options.case else "vocab.txt",
         layers=configuration["num_hidden_layers"],
         max_positions=configuration["max_position_embeddings"],
+        upper_case=upper_case,
     )
 
 
@@ -108,11 +126,13 @@ def add_checkpoint(store: Store, local: LocalCheckpoint) -> Artifact:
     Raises:
         ConfigurationError: one can't be read.
     """
-    return Artifact(files={name: _add(store, path) for name, path in local.files.items()})
+    return Artifact(files={name: _add(store, name, path) for name, path in local.files.items()})
 
 
-def _add(store: Store, path: Path) -> Blob:
+def _add(store: Store, name: str, path: Path) -> Blob:
     try:
+        if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
+            return store.add_bytes(path.read_bytes().removeprefix(BOM_UTF8), what=name)
         digest = Digest.of_file(path)
         # Expected: a file that is written to in these moments is not what was read.
         return store.find(digest) or store.add_file(path, expected=digest)
@@ -176,9 +196,10 @@ def _tokens(path: Path) -> list[str]:
     return [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
-def _is_cased(tokens: list[str]) -> bool:
+def _first_cased(tokens: list[str]) -> str:
     # Not the special ones: [CLS] is in every vocabulary.
-    return any(token != token.lower() for token in tokens if not _SPECIAL.fullmatch(token))
+    cased = (token for token in tokens if token != token.lower() and not _SPECIAL.fullmatch(token))
+    return next(cased, "")
 
 
 def _name(chosen: Chosen) -> str:

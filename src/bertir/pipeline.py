@@ -97,6 +97,7 @@ def publishable(builder: Builder, build: Build) -> Artifact:
 def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
+        builder.progress.say("checkpoint", local.case)
         given = add_checkpoint(builder.store, local)
         weights, kind = of_checkpoint(local, given), local.kind
         require_length(weights, request.tokens(weights.max_positions))

@@ -251,6 +251,35 @@ def test_a_vocabulary_is_uncased_if_no_token_has_an_upper_case_letter_unless_it_
 
 
 @pytest.mark.parametrize(
+    ("vocabulary", "case", "told"),
+    [
+        ("[CLS]\ncat\n", "", "uncased, as vocab.txt has no upper-case letter; --case cased overrules"),
+        ("[CLS]\ncat\nCat\nDog\n", "", "cased, by the token 'Cat' of vocab.txt; --case uncased overrules"),
+        ("X\x1b[1m" + "x" * 1000, "", r"cased, by the token 'X\x1b[1m" + "x" * 35 + "' of vocab.txt"),
+        ("Cat\n", "uncased", "uncased, as --case says"),
+        ("cat\n", "cased", "cased, as --case says"),
+    ],
+)
+def test_the_case_is_told_with_what_decided_on_it(make: Make, vocabulary: str, case: str, told: str) -> None:
+    found = find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=vocabulary), case=case))
+    assert found.case.startswith(told)
+
+
+def test_a_byte_order_mark_is_part_of_no_text(make: Make, store: Store) -> None:
+    text, configuration = b"[PAD]\ncat\n", json.dumps(CONFIG).encode()
+    plain = add_checkpoint(
+        store,
+        find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=text, bert_config__json=configuration))),
+    )
+    marked = make(
+        *GOOGLE_FILES, vocab__txt=b"\xef\xbb\xbf" + text, bert_config__json=b"\xef\xbb\xbf" + configuration
+    )
+    found = find_checkpoint(Options(path=marked))
+    assert found.lower_case  # "\ufeff[PAD]" would be a token with upper-case letters
+    assert add_checkpoint(store, found) == plain
+
+
+@pytest.mark.parametrize(
     ("config", "said"),
     [
         ("{", "is not JSON"),
