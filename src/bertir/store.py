@@ -142,7 +142,7 @@ class Store:
                 raise DigestMismatchError(
                     f"{what}: the digest is wrong\n  expected {expected}\n  found    {sink.digest}"
                     f" ({sink.size} bytes)",
-                    advice="Nothing was kept. If the change is meant, a maintainer pins it by `invoke lock`;"
+                    advice="It was not kept. If the change is meant, a maintainer pins it by `invoke lock`;"
                     " otherwise ask whoever runs the mirror.",
                 )
             path.chmod(0o444)
