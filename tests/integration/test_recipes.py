@@ -403,9 +403,20 @@ def test_a_checkpoint_without_a_classifier_has_no_probabilities(builder: Builder
         StepError, match="the checkpoint has no classifier: its variable output_weights is missing"
     ):
         build_ir(builder, Request(model="tiny-bert", head="classifier"), tmp_path)
-    with pytest.raises(StepError, match="no node loss/Softmax, which the head classifier needs"):
+    with pytest.raises(StepError, match="no node loss/Softmax, which the head classifier needs") as caught:
         build_ir(builder, Request(model="tiny-bert", head="classifier", recipe="meta-graph"), tmp_path)
+    assert "Nor has the checkpoint a classifier" in str(caught.value)
+    assert "--recipe reshapable" not in str(caught.value)  # which has just refused it
     assert not list(tmp_path.iterdir())
+
+
+def test_a_classifier_that_the_published_graph_lacks_can_be_had_by_the_other_recipe(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    checkpoint = with_variables(builder, tiny_build.checkpoint, "output_weights")
+    with pytest.raises(StepError, match="no node loss/Softmax") as caught:
+        examine(builder, Request(recipe="meta-graph", head="classifier"), checkpoint)
+    assert "Use --recipe reshapable" in str(caught.value)
 
 
 def test_without_a_meta_there_is_no_meta_graph(builder: Builder, tuned: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 def main(prefix: str, output: str, *more: str) -> None:
     reader = tf.train.load_checkpoint(prefix)
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    values |= {name: np.ones(4, np.float32) for name in more}
+    values |= {name: np.ones((2, 128), np.float32) for name in more}
     with tf.Graph().as_default(), tf.Session() as session:
         variables = [tf.get_variable(name, initializer=values[name]) for name in sorted(values)]
         session.run(tf.global_variables_initializer())
