@@ -184,6 +184,29 @@ def test_a_hugging_face_directory_is_known_by_its_safetensors(make: Make) -> Non
         assert set(found.files) == {"model.safetensors", "config.json", "vocab.txt"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("roberta", "RobertaModel"), ("distilbert", "DistilBertModel"), ("electra", "ElectraForPreTraining")],
+)
+def test_another_architecture_is_named_before_anything_of_it_is_missed(
+    make: Make, kind: str, architecture: str
+) -> None:
+    # No vocab.txt, as RoBERTa has none, and DistilBERT's own names for the sizes.
+    config = json.dumps({"model_type": kind, "architectures": [architecture], "n_layers": 6})
+    folder = make("model.safetensors", vocab__txt="", bert_config__json="", config__json=config)
+    for error in (refused(folder), refused(folder, bert_config=folder / "config.json")):
+        assert f"its model_type is '{kind}' (architectures: ['{architecture}'])" in str(error)
+        assert error.exit_status == 2
+
+
+@pytest.mark.parametrize("said", [{"model_type": "bert"}, {}])
+def test_a_bert_and_what_does_not_say_what_it_is_are_for_the_container_to_look_at(
+    make: Make, said: dict[str, str]
+) -> None:
+    folder = make("model.safetensors", config__json=json.dumps(CONFIG | said))
+    assert find_checkpoint(Options(path=folder)).kind == "hugging-face"
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "model.pkl"])
 def test_pickled_weights_are_refused_with_the_reason(make: Make, name: str) -> None:
     folder = make(name, config__json=json.dumps(CONFIG))

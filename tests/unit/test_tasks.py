@@ -819,6 +819,23 @@ def test_a_reader_that_has_gone_and_a_full_disk_end_without_a_traceback(project:
             assert done.returncode == status, done.stderr
 
 
+def test_who_builds_from_a_checkpoint_hears_how_its_case_was_decided(
+    project: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    for name in ("m.index", "m.data-00000-of-00001"):
+        (folder / name).touch()
+    (folder / "vocab.txt").write_text("[CLS]\nPage\n")
+    sizes = {"max_position_embeddings": 128, "num_hidden_layers": 1, "vocab_size": 2}
+    (folder / "bert_config.json").write_text(json.dumps(sizes))
+    ended = project.invoke("build-ir", "--offline", "--checkpoint", str(folder))
+    assert ended.status == 4  # the store is empty
+    assert "checkpoint cased, by the token 'Page' of vocab.txt; --case uncased overrules\n" in ended.err
+    ended = project.invoke("build-ir", "--offline", "--checkpoint", str(folder), "--case", "uncased")
+    assert "checkpoint uncased, as --case says\n" in ended.err
+
+
 # sign and verify
 
 
