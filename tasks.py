@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -39,6 +40,7 @@ OFFLINE_HELP = "use the store only, and name what is missing"
 def exit_statuses(format_: str = "text") -> Iterator[None]:
     """The only place that turns errors into exit statuses."""
     as_json = format_ == "json"
+    _write_any_name()
     try:
         if format_ not in ("text", "json"):
             raise Exit(f"error: --format must be text or json, and is {format_!r}", 2)
@@ -66,6 +68,13 @@ def exit_statuses(format_: str = "text") -> Iterator[None]:
 
 def _terminated(number: int, _frame: object) -> NoReturn:
     raise Exit("terminated; what was finished is in the store", 128 + number)
+
+
+def _write_any_name() -> None:
+    """Print what the streams' encoding lacks as numbers: a folder's name may be any bytes, and what was done is told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_stdout() -> None:

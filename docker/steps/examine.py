@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # input_ids, input_mask, segment_ids: tf.placeholder's names in the order in which they were made.
 INPUTS = ("Placeholder", "Placeholder_1", "Placeholder_2")
-RANK = 2  # [batch, sequence]
+RANK = 2  # [batch, sequence]; of the classifier's weights [labels, hidden]
 OUTPUTS = {"pooled": "bert/pooler/dense/Tanh", "classifier": "loss/Softmax"}
 POOLER_INPUT = "bert/pooler/strided_slice"  # takes the first token of the last layer's output
 VARIABLES = frozenset({"VariableV2", "Variable", "VarHandleOp"})
@@ -32,6 +32,11 @@ RANDOM = re.compile(r".*Random(?!Shuffle).*|TruncatedNormal|Multinomial")
 SLOT = re.compile(r"/(adam_[mv]|Adam(_1)?|Momentum)$")
 REPLICATED = re.compile(r"TPU\w+|CrossReplicaSum")
 ADVICE = "Use --recipe reshapable: it makes an inference graph of the same weights, and reads no .meta."
+CLASSIFIER = "output_weights"
+NO_CLASSIFIER = (
+    f"Nor has the checkpoint a classifier ({CLASSIFIER}), so no recipe can make one: it was not fine-tuned with"
+    " run_classifier.py. Take the head pooled or sequence, or another checkpoint."
+)
 
 
 def fail(*lines: str) -> NoReturn:
@@ -72,7 +77,18 @@ def sub_graph(nodes: Nodes, output: str) -> list[Any]:
     return [nodes[name] for name in sorted(seen)]
 
 
-def output_of(nodes: Nodes, head: str, file: str) -> str:
+def checkpoint_shapes(prefix: Path) -> dict[str, list[int]]:
+    """The shapes of the checkpoint's variables by name."""
+    import tensorflow.compat.v1 as tf
+
+    try:
+        shapes: dict[str, list[int]] = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    except (tf.errors.OpError, IndexError, ValueError) as error:
+        fail(f"the checkpoint {prefix.name} cannot be read: {' '.join(str(error).split())}")
+    return shapes
+
+
+def output_of(nodes: Nodes, head: str, file: str, shapes: dict[str, list[int]]) -> str:
     """The node that computes the head. The last layer's name depends on how many there are."""
     if head != "sequence":
         name = OUTPUTS[head]
@@ -81,7 +97,13 @@ def output_of(nodes: Nodes, head: str, file: str) -> str:
         needs = POOLER_INPUT
         name = source_of(nodes[needs].input[0]) if needs in nodes and nodes[needs].input else ""
     if name not in nodes:
-        fail(f"{file} has no node {needs}, which the head {head} needs.", *traces(nodes.values()), ADVICE)
+        # The other recipe makes a graph with a classifier, but not the classifier's weights.
+        without = head == "classifier" and len(shapes.get(CLASSIFIER, ())) != RANK
+        fail(
+            f"{file} has no node {needs}, which the head {head} needs.",
+            *traces(nodes.values()),
+            NO_CLASSIFIER if without else ADVICE,
+        )
     return name
 
 
@@ -152,14 +174,8 @@ def shape_of(node: Any) -> list[int]:  # noqa: ANN401 - a NodeDef
     return [dimension.size for dimension in node.attr["shape"].shape.dim]
 
 
-def variable_problems(nodes: Nodes, used: list[Any], prefix: Path) -> list[str]:
-    """Whether the checkpoint holds the graph's variables, and has no layer that the graph lacks."""
-    import tensorflow.compat.v1 as tf
-
-    try:
-        shapes = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-    except (tf.errors.OpError, IndexError, ValueError) as error:
-        fail(f"the checkpoint {prefix.name} cannot be read: {' '.join(str(error).split())}")
+def variable_problems(nodes: Nodes, used: list[Any], shapes: dict[str, list[int]]) -> list[str]:
+    """Whether the checkpoint holds the graph's variables, and none of BERT's that the graph lacks."""
     problems = []
     for node in used:
         if node.op in VARIABLES:
@@ -169,12 +185,12 @@ def variable_problems(nodes: Nodes, used: list[Any], prefix: Path) -> list[str]:
                 problems.append(
                     f"misshapen: {node.name} is {shapes[node.name]}, the graph takes {shape_of(node)}"
                 )
+    # As in run_classifier.py: the whole graph's variables are known, and what an optimizer keeps right below one.
     known = {node.name for node in nodes.values() if node.op in VARIABLES}
-    problems += [
-        f"unused: {name}"
-        for name in sorted(shapes)
-        if re.match(r"bert/.*/kernel$", name) and name not in known
-    ]
+    for name in sorted(shapes):
+        if name.startswith("bert/") and not known & {name, name.rpartition("/")[0]}:
+            problems.append(f"unused: {name}")
+            known.add(name)  # then its own slots go without saying
     return problems
 
 
@@ -205,8 +221,8 @@ def config_problems(nodes: Nodes, used: list[Any], path: Path) -> list[str]:
 
 
 def examine(meta: Path, prefix: Path, config: Path, head: str) -> dict[str, object]:
-    nodes = read_meta(meta)
-    output = output_of(nodes, head, meta.name)
+    nodes, shapes = read_meta(meta), checkpoint_shapes(prefix)
+    output = output_of(nodes, head, meta.name, shapes)
     used = sub_graph(nodes, output)
     problems = path_problems(used)
     if problems:
@@ -214,7 +230,7 @@ def examine(meta: Path, prefix: Path, config: Path, head: str) -> dict[str, obje
         what = "is a training graph" if seen else "is not a graph of the three inputs"
         fail(f"{meta.name} {what}, and can't be converted as it is.", *problems, *seen, ADVICE)
     batch, sequence = input_sizes(nodes, meta.name)
-    if unfit := variable_problems(nodes, used, prefix):
+    if unfit := variable_problems(nodes, used, shapes):
         fail(
             f"{meta.name} and the checkpoint do not hold the same variables.",
             *unfit,

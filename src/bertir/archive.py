@@ -115,8 +115,10 @@ def _checked_name(entry: zipfile.ZipInfo) -> str:
     if not name.isprintable() or "\\" in name or not (name.isascii() or entry.flag_bits & _UTF8):
         raise _RefusedError(f"an entry has an odd name: {name!a}")
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
+    if name.startswith("/") or (parts and parts[0][1:2] == ":"):
         raise _RefusedError(f"an entry has an absolute name: {name!r}")
+    if not parts and entry.is_dir():
+        return "."  # bsdtar writes an entry for the folder that it was started in: ./
     if ".." in parts or not parts:
         raise _RefusedError(f"an entry leads out of the archive: {name!r}")
     return "/".join(parts)

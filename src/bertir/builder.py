@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import __version__
-from bertir.derivation import Derivation, Outcome, Realised, realise
+from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, tree_digest
 from bertir.errors import EngineError, StepError
 from bertir.intent import load_intent
@@ -166,7 +166,10 @@ class Builder:
             }
             return replace(outcome, facts=circumstances | dict(outcome.facts))
 
-        result = realise(self.store, derivation, recorded)
+        def waiting() -> None:
+            self.progress.say(derivation.step, "waiting for another process that runs this step")
+
+        result = realise(self.store, derivation, recorded, waiting)
         if result.cached:
             self.progress.say(derivation.step, "nothing to do, in the store")
         else:
@@ -250,7 +253,11 @@ class Builder:
         from bertir.assemble import Materials, assemble_image
 
         materials = Materials(packages=self._debian_packages, wheels=self._wheels, precompile=self.precompile)
-        with self.store.lock(f"image-{self.lock.image_id.hex}"):
+
+        def waiting() -> None:
+            self.progress.say("image", "waiting for another process that assembles it")
+
+        with self.store.lock(f"image-{self.lock.image_id.hex}", waiting=waiting, after=MOMENT):
             self.progress.say("image", f"assembling {self.lock.image_id.short} from locked packages")
             return assemble_image(self.store, self.intent, self.lock, materials)
 

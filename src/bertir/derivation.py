@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Raised whenever the meaning of a derivation or the facts of its record change, so that no record of before is taken
 # for one of after.
 FORMAT = 2
+MOMENT = 1.0  # seconds; who waits for less needs no explanation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +70,21 @@ class Realised:
     cached: bool
 
 
-def realise(store: Store, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
+def realise(
+    store: Store,
+    derivation: Derivation,
+    run: Callable[[], Outcome],
+    waiting: Callable[[], None] = lambda: None,
+) -> Realised:
     """Give the stored artifact, or run the step once and store what it gave.
 
     Several processes may ask for the same derivation at the same time: one runs it, the others wait and find it.
+    `waiting` is called once by each that waits for longer than a moment.
     """
     key = derivation.key
     if (record := store.load_record(derivation.step, key)) is not None:
         return _realised(derivation, record, cached=True)
-    with store.lock(f"{derivation.step}-{key.hex}"):
+    with store.lock(f"{derivation.step}-{key.hex}", waiting=waiting, after=MOMENT):
         if (record := store.load_record(derivation.step, key)) is not None:
             return _realised(derivation, record, cached=True)
         outcome = run()

@@ -105,5 +105,5 @@ def _places(folder: Path, usual: str, name: str) -> Iterator[Path]:
 def other_file(name: str, digest: Digest, path: Path) -> DigestMismatchError:
     return DigestMismatchError(
         f"{name}: the mirror has something else under that name\n  expected {digest}\n  in       {path}",
-        advice="Nothing was kept. Name a mirror that has the published files: --mirror URL|DIR",
+        advice="Only files with the right digest were kept. Name a mirror that has the published files: --mirror URL|DIR",
     )

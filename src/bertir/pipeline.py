@@ -11,12 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertir.checkpoint_files import GOOGLE, HUGGING_FACE
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
 from bertir.fetch import OfflineError
 from bertir.graph import HEADS, frozen_graph, read_graph
-from bertir.local_checkpoint import GOOGLE, HUGGING_FACE, LocalCheckpoint, add_checkpoint
+from bertir.local_checkpoint import LocalCheckpoint, add_checkpoint
 from bertir.materials import (
     clone_source,
     fetch_model,
@@ -96,6 +97,7 @@ def publishable(builder: Builder, build: Build) -> Artifact:
 def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
+        builder.progress.say("checkpoint", local.case)
         given = add_checkpoint(builder.store, local)
         weights, kind = of_checkpoint(local, given), local.kind
         require_length(weights, request.tokens(weights.max_positions))

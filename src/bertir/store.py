@@ -24,7 +24,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
@@ -41,6 +41,7 @@ TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
 )
 SECONDS_TO_TAKE_LOCK = 60
+_SECONDS_BETWEEN_TRIES = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ class Store:
                 raise DigestMismatchError(
                     f"{what}: the digest is wrong\n  expected {expected}\n  found    {sink.digest}"
                     f" ({sink.size} bytes)",
-                    advice="Nothing was kept. If the change is meant, a maintainer pins it by `invoke lock`;"
+                    advice="It was not kept. If the change is meant, a maintainer pins it by `invoke lock`;"
                     " otherwise ask whoever runs the mirror.",
                 )
             path.chmod(0o444)
@@ -294,20 +295,24 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def lock(
+        self, name: str, *, waiting: Callable[[], None] = lambda: None, after: float = 0.0
+    ) -> Iterator[None]:
         """Hold a lock between processes; the kernel lets go of it when a process dies.
 
-        `waiting` is called once, before the wait, if another process holds it.
+        `waiting` is called once, if another process still holds it after so many seconds.
         """
         path = self.root / "locks" / name
         with _as_store_error(self.root, "take a lock"):
             file = path.open("ab")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
+            tells = time.monotonic() + after
+            while not _try_lock(file):
+                if time.monotonic() >= tells:
+                    waiting()
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    break
+                time.sleep(_SECONDS_BETWEEN_TRIES)
             yield
 
     def writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
@@ -326,6 +331,14 @@ class Store:
             (self.root / TAG).unlink()
             if not any(self.root.iterdir()) and not self.root.is_symlink():
                 self.root.rmdir()
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def default_root(environment: Mapping[str, str]) -> Path:

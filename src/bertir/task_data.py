@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,12 +109,18 @@ def read_dev_tsv(folder: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ConfigurationError(f"can't read {path}: {error}", advice=advice) from error
     try:
-        rows = [line.split("\t") for line in data.decode("utf-8").removesuffix("\n").split("\n")[1:]]
+        lines = io.StringIO(data.decode("utf-8"), newline="\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8: {error}", advice=advice) from error
-    if not rows:
+    # As run_classifier.py reads it; the csv module has a limit for a field, and ends in a traceback there.
+    reader = csv.reader(lines, delimiter="\t", quotechar=None)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ConfigurationError(f"{path}, line {reader.line_num}: {error}", advice=advice) from error
+    if len(rows) < 2:  # noqa: PLR2004 - the header, and one more
         raise ConfigurationError(f"{path} has no row below its header", advice=advice)
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows[1:], 2):
         if len(row) < len(_HEADER) or row[0] not in _LABELS:
             raise ConfigurationError(
                 f"{path}, line {number}: expected a label, 0 or 1, and four more fields with tabs between them",

@@ -61,6 +61,7 @@ def of_checkpoint(local: LocalCheckpoint, stored: Artifact) -> Weights:
             "name": local.name,
             "title": "a checkpoint of the user's own",
             "kind": local.kind,
+            "prefix": local.prefix or None,
             "lower_case": local.lower_case,
             "lower_case_from": local.lower_case_from,
             # The names as bertir mounts them; what they were called doesn't matter to any step.

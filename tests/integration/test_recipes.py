@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from checkout import ROOT
-from tiny_bert import HIDDEN, SENTENCES, config, files, weights
+from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, config, files, weights
 
 from bertir.builder import ContainerStep
 from bertir.digest import Digest
@@ -17,7 +17,7 @@ from bertir.graph import read_graph
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
 from bertir.report import Request
-from bertir.steps import convert_published, examine, read
+from bertir.steps import convert_published, examine, freeze, import_checkpoint, read
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def test_a_fine_tuned_checkpoint_gives_the_probabilities_that_run_classifier_pre
     assert folder == tmp_path / "tuned" / "reshapable-fp32-classifier-1x64"
     report = report_of(folder)
     assert report["outputs"][0]["names"] == ["loss/Softmax:0"]
+    assert report["from"]["model"]["prefix"] == TUNED
     assert report["from"]["model"]["files"]["bert_model.ckpt.index"] == str(
         Digest.of_file(tuned / f"{TUNED}.index")
     )
@@ -220,7 +221,7 @@ def test_the_same_checkpoint_under_another_name_is_the_same_ir_and_nothing_to_do
     again, folder = build(builder, other / "renamed", tmp_path, precision="fp32", seq_len=TOKENS)
     assert again.ir == first.ir
     assert all(step.cached for step in again.steps)
-    assert folder == tmp_path / "other" / "reshapable-fp32-1x64"
+    assert folder == tmp_path / "other-renamed" / "reshapable-fp32-1x64"
 
 
 def test_a_training_graph_ends_in_one_message_for_meta_graph_and_works_for_reshapable(
@@ -292,8 +293,6 @@ def test_what_only_training_reads_does_not_keep_a_graph_from_being_converted(
 def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
-    from bertir.steps import import_checkpoint
-
     tensors = weights() | {"embeddings.position_embeddings.weight": np.zeros((32, HIDDEN), np.float32)}
     contents = files(tensors, config(max_position_embeddings=32))
     given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
@@ -306,15 +305,118 @@ def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 3}, ["num_hidden_layers 3, the graph has 2"]),
+        (
+            {"vocab_size": 4},
+            ["bert_config.json takes bert/embeddings/word_embeddings as [4, 128], the graph has"],
+        ),
+        (
+            {"hidden_size": 64},
+            [
+                f"bert_config.json takes bert/embeddings/{table}_embeddings as [{size}, 64], the graph has [{size}, 128]"
+                for table, size in (("position", POSITIONS), ("token_type", 2))
+            ],
+        ),
+    ],
+    ids=["layers", "vocabulary", "hidden"],
+)
+def test_a_published_graph_is_held_against_the_configuration_that_is_published_with_it(
+    builder: Builder, tiny_build: TinyBuild, changes: dict[str, int], said: list[str]
+) -> None:
+    own = json.loads(read_bytes(builder, tiny_build.checkpoint["bert_config.json"]))
+    other = builder.store.add_bytes(json.dumps(own | changes).encode())
+    mixed = Artifact(files=dict(tiny_build.checkpoint.files) | {"bert_config.json": other})
+    with pytest.raises(
+        StepError, match=r"is not of the model that bert_model\.ckpt\.meta computes"
+    ) as caught:
+        examine(builder, Request(recipe="meta-graph"), mixed)
+    for line in said:
+        assert line in str(caught.value)
+
+
+# variables that are not the model's
+
+
+def with_variables(builder: Builder, checkpoint: Artifact, *names: str) -> Artifact:
+    """The checkpoint with more variables in it."""
+    program = (ROOT / "tests/support/steps/checkpoint_with.py").read_bytes()
+    parts = [f"bert_model.ckpt.{part}" for part in ("data-00000-of-00001", "index")]
+    step = ContainerStep(
+        name="checkpoint-with",
+        arguments=("python3", "/step/program.py", "/in/bert_model.ckpt", "/out/bert_model.ckpt", *names),
+        inputs={"/step/program.py": builder.store.add_bytes(program)}
+        | {f"/in/{name}": checkpoint[name] for name in parts},
+        outputs=parts,
+    )
+    return Artifact(files=dict(checkpoint.files) | dict(builder.run(step).artifact.files))
+
+
+def test_a_variable_of_berts_that_the_graph_has_no_place_for_is_refused_by_both_recipes(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    strange = [
+        "bert/embeddings/position_embeddings_2",
+        "bert/encoder/layer_0/adapter/LayerNorm/gamma",
+        "bert/encoder/layer_5/output/dense/bias",
+    ]
+    slot = "bert/encoder/layer_5/output/dense/bias/adam_m"  # of one that is named already
+    checkpoint = with_variables(builder, tiny_build.checkpoint, *strange, slot)
+    recipes: dict[str, Callable[[], object]] = {
+        "reshapable": lambda: freeze(
+            builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint
+        ),
+        "meta-graph": lambda: examine(builder, Request(recipe="meta-graph"), checkpoint),
+    }
+    for run in recipes.values():
+        with pytest.raises(StepError) as caught:
+            run()
+        named = [line.strip() for line in str(caught.value).splitlines() if "unused:" in line]
+        assert named == [f"unused: {name}" for name in strange]
+
+
+def test_what_training_and_other_heads_leave_in_a_checkpoint_changes_nothing(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    checkpoint = with_variables(
+        builder,
+        tiny_build.checkpoint,
+        "bert/embeddings/LayerNorm/gamma/Adam_1",
+        "bert/encoder/layer_0/output/dense/kernel/adam_m",
+        "bert/encoder/layer_0/output/dense/kernel/adam_v",
+        "cls/predictions/output_bias",
+        "cls/seq_relationship/output_weights",
+        "global_step",
+        "output_weights",
+    )
+    frozen = freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    assert not frozen.cached
+    assert frozen.artifact == tiny_build.frozen.artifact
+    assert not examine(builder, Request(recipe="meta-graph"), checkpoint).cached
+
+
 @pytest.mark.usefixtures("tiny_build")
 def test_a_checkpoint_without_a_classifier_has_no_probabilities(builder: Builder, tmp_path: Path) -> None:
     with pytest.raises(
         StepError, match="the checkpoint has no classifier: its variable output_weights is missing"
     ):
         build_ir(builder, Request(model="tiny-bert", head="classifier"), tmp_path)
-    with pytest.raises(StepError, match="no node loss/Softmax, which the head classifier needs"):
+    with pytest.raises(StepError, match="no node loss/Softmax, which the head classifier needs") as caught:
         build_ir(builder, Request(model="tiny-bert", head="classifier", recipe="meta-graph"), tmp_path)
+    assert "Nor has the checkpoint a classifier" in str(caught.value)
+    assert "--recipe reshapable" not in str(caught.value)  # which has just refused it
     assert not list(tmp_path.iterdir())
+
+
+def test_a_classifier_that_the_published_graph_lacks_can_be_had_by_the_other_recipe(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    checkpoint = with_variables(builder, tiny_build.checkpoint, "output_weights")
+    with pytest.raises(StepError, match="no node loss/Softmax") as caught:
+        examine(builder, Request(recipe="meta-graph", head="classifier"), checkpoint)
+    assert "Use --recipe reshapable" in str(caught.value)
 
 
 def test_without_a_meta_there_is_no_meta_graph(builder: Builder, tuned: Path, tmp_path: Path) -> None:
@@ -338,15 +440,18 @@ def hugging_face(folder: Path, tensors: dict[str, np.ndarray], **changes: object
     return folder
 
 
+def classifier(labels: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(5)
+    return {
+        "classifier.weight": random.normal(0, 0.5, (labels, HIDDEN)).astype(np.float32),
+        "classifier.bias": random.normal(0, 0.5, labels).astype(np.float32),
+    }
+
+
 def test_a_hugging_face_classifier_keeps_its_head_whatever_its_number_of_labels(
     builder: Builder, tmp_path: Path
 ) -> None:
-    random = np.random.default_rng(5)
-    prefixed = {f"bert.{name}": tensor for name, tensor in weights().items()}
-    prefixed |= {
-        "classifier.weight": random.normal(0, 0.5, (5, HIDDEN)).astype(np.float32),
-        "classifier.bias": random.normal(0, 0.5, 5).astype(np.float32),
-    }
+    prefixed = {f"bert.{name}": tensor for name, tensor in weights().items()} | classifier(5)
     folder = hugging_face(tmp_path / "hf", prefixed, architectures=["BertForSequenceClassification"])
     outputs = {}
     for recipe in ("reshapable", "meta-graph"):
@@ -385,3 +490,51 @@ def test_a_classifier_that_is_no_softmax_is_refused(
     folder = hugging_face(tmp_path / "hf", tensors, **changes)
     with pytest.raises(StepError, match=said):
         build(builder, folder, tmp_path / "dist")
+
+
+def test_a_head_of_the_same_name_that_reads_every_token_is_no_classifier(
+    builder: Builder, tiny_build: TinyBuild, tmp_path: Path
+) -> None:
+    tensors = {f"bert.{name}": tensor for name, tensor in weights().items()} | classifier(5)
+    folder = hugging_face(tmp_path / "hf", tensors, architectures=["BertForTokenClassification"])
+    done, _ = build(builder, folder, tmp_path / "dist", precision="fp32")
+    assert done.ir == tiny_build.ir.artifact
+    with pytest.raises(StepError, match="the checkpoint has no classifier"):
+        build(builder, folder, tmp_path / "dist", head="classifier")
+
+
+def imported(
+    builder: Builder, build: TinyBuild, tensors: dict[str, np.ndarray], **changes: object
+) -> Artifact:
+    contents = files(tensors, config(**changes))
+    given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+    return import_checkpoint(builder, given, build.source).artifact
+
+
+def test_layer_norms_under_their_names_of_old_are_the_same_checkpoint(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in weights().items()
+    }
+    assert sum(name.endswith((".gamma", ".beta")) for name in old) == 2 * (1 + 2 * LAYERS)
+    assert imported(builder, tiny_build, old) == tiny_build.checkpoint
+
+
+def test_who_lacks_tensors_is_not_told_to_save_the_model_again_with_random_ones(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    without = {name: tensor for name, tensor in weights().items() if not name.startswith("pooler.")}
+    with pytest.raises(StepError) as caught:
+        imported(builder, tiny_build, without)
+    said = str(caught.value)
+    assert "missing: pooler.dense.bias" in said
+    assert "what is missing can't be made up" in said
+    assert "save_pretrained" not in said
+    more = weights() | {"encoder.layer.9.output.dense.bias": np.zeros(HIDDEN, np.float32)}
+    with pytest.raises(StepError, match=r"extra: encoder\.layer\.9") as caught:
+        imported(builder, tiny_build, more)
+    assert "save_pretrained" in str(caught.value)  # nothing is random then

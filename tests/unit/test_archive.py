@@ -82,6 +82,17 @@ def test_files_are_found_by_name_and_digest_in_whatever_folder(
     assert stored(store) == set(FILES.values())
 
 
+@pytest.mark.parametrize("names", [["./"], ["./", "./bert/"], ["./bert/", "./", "./bert/empty/"]])
+def test_folders_as_bsdtar_has_them_do_no_harm(store: Store, tmp_path: Path, names: list[str]) -> None:
+    # `bsdtar --format zip -cf a.zip .` writes ./, ./bert/, ./bert/vocab.txt, …
+    folders = zipped(dict.fromkeys(names, b""), folder="")
+    buffer = io.BytesIO(folders)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in FILES.items():
+            archive.writestr(f"./bert/{name}", data)
+    assert take(store, tmp_path, buffer.getvalue()) == FILES
+
+
 def test_of_files_of_one_name_the_pinned_one_is_taken(store: Store, tmp_path: Path) -> None:
     data = zipped({"1/vocab.txt": b"[EVIL]\n"} | FILES | {"z/vocab.txt": b"[EVIL]\n"}, folder="")
     assert take(store, tmp_path, data) == FILES
@@ -149,8 +160,11 @@ HOSTILE = {
     "… from within": (with_entry("a/../../b"), "leads out"),
     "… at its end": (with_entry("a/.."), "leads out"),
     "… and is nothing else": (with_entry("."), "leads out"),
+    "… after a harmless beginning": (with_entry("./../vocab.txt"), "leads out"),
+    "… as a folder": (with_entry("./../"), "leads out"),
     "an absolute name": (with_entry("/etc/passwd"), "absolute name"),
     "a drive": (with_entry("C:/x"), "absolute name"),
+    "… after a harmless beginning, too": (with_entry("./C:/x"), "absolute name"),
     "a backslash": (with_entry("a\\..\\b"), "odd name"),
     "a NUL": (renamed(b"vocab.txt\0.exe"), "odd name"),
     "an escape sequence": (with_entry("\x1b[31m"), r"odd name: '\\x1b\[31m'"),
@@ -163,6 +177,14 @@ HOSTILE = {
     "a FIFO": (with_entry("bert/f", mode=stat.S_IFIFO | 0o666), "no regular file"),
     "a folder that is a file": (with_entry("bert/f", mode=stat.S_IFDIR | 0o755), "no regular file"),
     "a duplicate": (with_entry("bert/./vocab.txt"), "two entries are named 'bert/vocab.txt'"),
+    "a duplicate by its beginning": (
+        with_entry("./bert/vocab.txt"),
+        "two entries are named 'bert/vocab.txt'",
+    ),
+    "a duplicate of the folder itself": (
+        with_entry("./").replace(b"bert/vocab.txt", b"./././././././"),
+        "two entries are named",
+    ),
     "a duplicate by slashes": (with_entry("bert//vocab.txt"), "two entries are named"),
     "overlapping entries": (overlapping(), "overlaps another entry"),
     "partly overlapping entries": (overlapping_partly(), "overlaps another entry"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -8,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertir.builder import Builder, Layout
 from bertir.derivation import Derivation, Outcome, realise
 from bertir.digest import Digest
+from bertir.fetch import Fetcher
+from bertir.progress import Progress
 from bertir.store import Artifact, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ONE, OTHER = Digest.of_bytes(b"one"), Digest.of_bytes(b"other")
@@ -159,3 +164,58 @@ def test_two_processes_that_want_the_same_derivation_run_it_once(store: Store, t
     said = sorted(process.communicate(timeout=30)[0] for process in processes)
     assert said == ["False 1\n", "True 1\n", "True 1\n"]
     assert (tmp_path / "runs").read_text() == "run\n"
+
+
+class Telling(io.StringIO):
+    """A stream that does something as soon as it is told a certain word."""
+
+    def __init__(self, word: str, do: Callable[[], None]) -> None:
+        super().__init__()
+        self.word, self.do = word, do
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.word in text:
+            self.do()
+        return written
+
+
+def test_who_waits_for_the_step_of_another_process_is_told_so_once(store: Store, tmp_path: Path) -> None:
+    program = (
+        "import select, sys\n"
+        "from pathlib import Path\n"
+        "from bertir.derivation import Derivation, Outcome, realise\n"
+        "from bertir.store import Artifact, Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "def run():\n"
+        "    print('running', flush=True)\n"
+        "    select.select([sys.stdin], [], [], 30)\n"  # until the other one was told that it waits
+        "    return Outcome(artifact=Artifact(files={'out': store.add_bytes(b'x')}), facts={'seconds': 1.0})\n"
+        "realise(store, Derivation(step='freeze', version=1), run)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(store.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "running\n"
+        progress = Progress(stream=(stream := Telling("waiting", other.stdin.close)))
+        with Builder(
+            layout=Layout(root=tmp_path, models=tmp_path / "models.toml"),
+            store=store,
+            fetcher=Fetcher(store=store, environment={}, progress=progress),
+            environment={},
+            progress=progress,
+        ) as builder:
+            realised = builder.realise(Derivation(step="freeze", version=1), not_run)
+    assert realised.cached
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("freeze     waiting for another process that runs this step")
+    assert second.endswith("freeze     nothing to do, in the store")
+
+
+def not_run() -> Outcome:
+    pytest.fail("the other process has run it")

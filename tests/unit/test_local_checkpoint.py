@@ -53,7 +53,8 @@ def refused(folder: Path, **options: object) -> ConfigurationError:
 def test_a_checkpoint_has_the_same_names_whatever_its_prefix_is(make: Make, store: Store) -> None:
     folder = make(*GOOGLE_FILES)
     found = find_checkpoint(Options(path=folder))
-    assert (found.name, found.kind, found.layers, found.max_positions) == ("tuned", "google", 3, 64)
+    assert (found.name, found.prefix) == ("tuned", "model.ckpt-343")
+    assert (found.kind, found.layers, found.max_positions) == ("google", 3, 64)
     assert set(found.files) == {
         "bert_model.ckpt.data-00000-of-00001",
         "bert_model.ckpt.index",
@@ -86,11 +87,38 @@ def test_of_several_the_one_that_the_state_file_names_is_taken(make: Make, state
 
 
 def test_several_candidates_are_named_with_what_to_pass(make: Make) -> None:
-    folder = make(*GOOGLE_FILES, "model.ckpt-7.index", checkpoint='model_checkpoint_path: "model.ckpt-9"')
+    folder = make(*GOOGLE_FILES, "model.ckpt-7.index")
     error = refused(folder)
     assert "several checkpoints: model.ckpt-343, model.ckpt-7" in str(error)
     assert f"--checkpoint {folder}/model.ckpt-7" in error.advice
     assert error.exit_status == 2
+
+
+def test_a_state_file_that_names_what_is_gone_is_no_choice_of_what_is_left(make: Make) -> None:
+    folder = make(*GOOGLE_FILES, checkpoint='model_checkpoint_path: "/home/gone/model.ckpt-9"')
+    error = refused(folder)
+    assert f"{folder}/checkpoint names model.ckpt-9, which isn't there; there are: model.ckpt-343" in str(
+        error
+    )
+    assert f"--checkpoint {folder}/model.ckpt-343" in error.advice
+    chosen = find_checkpoint(Options(path=folder / "model.ckpt-343"))
+    assert chosen.files["bert_model.ckpt.index"].name == "model.ckpt-343.index"
+
+
+def test_a_state_file_names_other_bytes_than_ascii_by_their_numbers(make: Make) -> None:
+    # As protobuf's text format has it, with what TensorFlow wrote for the prefix 'modèle"1'.
+    folder = make('mod\u00e8le"1.index', 'mod\u00e8le"1.data-00000-of-00001', "b.index")
+    (folder / "checkpoint").write_text('model_checkpoint_path: "mod\\303\\250le\\"1"\n')
+    assert find_checkpoint(Options(path=folder)).files["bert_model.ckpt.index"].name == 'mod\u00e8le"1.index'
+
+
+def test_of_two_kinds_of_checkpoint_in_one_folder_neither_is_taken_unasked(make: Make) -> None:
+    folder = make("model.safetensors", *GOOGLE_FILES, config__json=json.dumps(CONFIG))
+    error = refused(folder)
+    assert "holds model.safetensors and a checkpoint of TensorFlow: model.ckpt-343" in str(error)
+    for name, kind in (("model.safetensors", "hugging-face"), ("model.ckpt-343", "google")):
+        assert f"--checkpoint {folder}/{name}" in error.advice
+        assert find_checkpoint(Options(path=folder / name)).kind == kind
 
 
 def test_a_prefix_that_is_not_there_is_answered_with_those_that_are(make: Make) -> None:
@@ -117,6 +145,22 @@ def test_all_parts_of_the_data_are_taken_or_none(make: Make, parts: tuple[str, .
         assert "don't make up a whole" in str(refused(folder))
 
 
+def test_one_of_several_is_published_under_its_prefix_and_an_only_one_under_its_folder(
+    make: Make, store: Store
+) -> None:
+    folder = make(*GOOGLE_FILES)
+    names = {path: find_checkpoint(Options(path=path)).name for path in (folder, folder / "model.ckpt-343")}
+    assert list(names.values()) == ["tuned", "tuned-model.ckpt-343"]
+    make(
+        "model.ckpt-0.index",
+        "model.ckpt-0.data-00000-of-00001",
+        checkpoint='model_checkpoint_path: "model.ckpt-343"',
+    )
+    chosen, other = (find_checkpoint(Options(path=path)) for path in (folder, folder / "model.ckpt-0.index"))
+    assert (chosen.name, other.name) == ("tuned-model.ckpt-343", "tuned-model.ckpt-0")
+    assert of_checkpoint(other, add_checkpoint(store, other)).facts["prefix"] == "model.ckpt-0"
+
+
 def test_vocabulary_and_configuration_that_are_missing_are_named_at_once(make: Make) -> None:
     folder = make(*GOOGLE_FILES, vocab__txt="", bert_config__json="")
     error = refused(folder)
@@ -136,8 +180,31 @@ def test_a_hugging_face_directory_is_known_by_its_safetensors(make: Make) -> Non
     folder = make("model.safetensors", "pytorch_model.bin", config__json=json.dumps(CONFIG))
     for path in (folder, folder / "model.safetensors"):
         found = find_checkpoint(Options(path=path))
-        assert found.kind == "hugging-face"
+        assert (found.name, found.prefix, found.kind) == ("tuned", "", "hugging-face")
         assert set(found.files) == {"model.safetensors", "config.json", "vocab.txt"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("roberta", "RobertaModel"), ("distilbert", "DistilBertModel"), ("electra", "ElectraForPreTraining")],
+)
+def test_another_architecture_is_named_before_anything_of_it_is_missed(
+    make: Make, kind: str, architecture: str
+) -> None:
+    # No vocab.txt, as RoBERTa has none, and DistilBERT's own names for the sizes.
+    config = json.dumps({"model_type": kind, "architectures": [architecture], "n_layers": 6})
+    folder = make("model.safetensors", vocab__txt="", bert_config__json="", config__json=config)
+    for error in (refused(folder), refused(folder, bert_config=folder / "config.json")):
+        assert f"its model_type is '{kind}' (architectures: ['{architecture}'])" in str(error)
+        assert error.exit_status == 2
+
+
+@pytest.mark.parametrize("said", [{"model_type": "bert"}, {}])
+def test_a_bert_and_what_does_not_say_what_it_is_are_for_the_container_to_look_at(
+    make: Make, said: dict[str, str]
+) -> None:
+    folder = make("model.safetensors", config__json=json.dumps(CONFIG | said))
+    assert find_checkpoint(Options(path=folder)).kind == "hugging-face"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "model.pkl"])
@@ -148,6 +215,36 @@ def test_pickled_weights_are_refused_with_the_reason(make: Make, name: str) -> N
         assert f"{name} is pickled" in str(error)
         assert "run whatever program" in str(error)
         assert "safetensors" in error.advice
+
+
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertModel"])
+def test_who_has_pickled_weights_is_told_the_class_that_saved_them(make: Make, name: str) -> None:
+    folder = make("pytorch_model.bin", config__json=json.dumps(CONFIG | {"architectures": [name]}))
+    for path in (folder, folder / "pytorch_model.bin"):
+        assert f" {name}.from_pretrained(DIR)" in refused(path).advice
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(
+            json.dumps({"architectures": value})
+            for value in (None, [], ["A", "B"], [1], ["x; y"], "BertModel")
+        ),
+        "[]",
+        "{",
+        "[" * 100_000,
+        b"\xff",
+        "",
+    ],
+    ids=["null", "none", "two", "number", "program", "text", "list", "cut", "nested", "bytes", "absent"],
+)
+def test_a_configuration_that_names_no_class_gives_no_class_to_follow(
+    make: Make, config: str | bytes
+) -> None:
+    advice = refused(make("pytorch_model.bin", config__json=config)).advice
+    assert "the class of transformers that it was saved by" in advice
+    assert "from_pretrained" not in advice
 
 
 def test_safetensors_in_parts_and_a_folder_of_nothing_are_refused(make: Make) -> None:
@@ -174,6 +271,35 @@ def test_a_vocabulary_is_uncased_if_no_token_has_an_upper_case_letter_unless_it_
     found = find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=vocabulary), case=case))
     facts = of_checkpoint(found, add_checkpoint(store, found)).facts
     assert (facts["lower_case"], facts["lower_case_from"]) == decision
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "case", "told"),
+    [
+        ("[CLS]\ncat\n", "", "uncased, as vocab.txt has no upper-case letter; --case cased overrules"),
+        ("[CLS]\ncat\nCat\nDog\n", "", "cased, by the token 'Cat' of vocab.txt; --case uncased overrules"),
+        ("X\x1b[1m" + "x" * 1000, "", r"cased, by the token 'X\x1b[1m" + "x" * 35 + "' of vocab.txt"),
+        ("Cat\n", "uncased", "uncased, as --case says"),
+        ("cat\n", "cased", "cased, as --case says"),
+    ],
+)
+def test_the_case_is_told_with_what_decided_on_it(make: Make, vocabulary: str, case: str, told: str) -> None:
+    found = find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=vocabulary), case=case))
+    assert found.case.startswith(told)
+
+
+def test_a_byte_order_mark_is_part_of_no_text(make: Make, store: Store) -> None:
+    text, configuration = b"[PAD]\ncat\n", json.dumps(CONFIG).encode()
+    plain = add_checkpoint(
+        store,
+        find_checkpoint(Options(path=make(*GOOGLE_FILES, vocab__txt=text, bert_config__json=configuration))),
+    )
+    marked = make(
+        *GOOGLE_FILES, vocab__txt=b"\xef\xbb\xbf" + text, bert_config__json=b"\xef\xbb\xbf" + configuration
+    )
+    found = find_checkpoint(Options(path=marked))
+    assert found.lower_case  # "\ufeff[PAD]" would be a token with upper-case letters
+    assert add_checkpoint(store, found) == plain
 
 
 @pytest.mark.parametrize(

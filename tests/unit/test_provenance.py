@@ -97,6 +97,7 @@ def test_what_a_recipe_has_no_use_for_is_no_parameter(build: Build) -> None:
 def test_of_a_users_own_files_the_digests_are_told_and_not_their_places(build: Build, tmp_path: Path) -> None:
     local = LocalCheckpoint(
         name="mine",
+        prefix="model.ckpt-1",
         kind="google",
         files={"vocab.txt": tmp_path / "v"},
         lower_case=True,

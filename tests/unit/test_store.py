@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -364,6 +365,23 @@ def test_the_store_is_where_the_environment_says(environment: dict[str, str], ex
 def test_no_place_for_the_store_is_a_configuration_error(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="BERTIR_STORE"):
         default_root(environment)
+
+
+def test_who_waits_for_a_moment_only_is_told_nothing(store: Store) -> None:
+    told: list[str] = []
+    held = threading.Event()
+
+    def hold() -> None:
+        with store.lock("it"):
+            held.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    with store.lock("it", waiting=lambda: told.append("waiting"), after=30):
+        assert told == []
+    thread.join()
 
 
 def test_who_has_to_wait_for_a_lock_is_told_once(store: Store) -> None:

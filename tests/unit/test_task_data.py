@@ -138,6 +138,13 @@ def test_a_folder_without_a_dev_tsv_is_status_2(tmp_path: Path, folder: str) -> 
     assert "or mrpc" in raised.value.advice
 
 
+def test_a_field_may_be_as_long_as_the_reader_of_the_step_takes_it(tmp_path: Path) -> None:
+    longest = "\u00e9" * 131_072
+    data = f'{HEADER}\n1\t1\t2\t"a\u2028a\t{longest}\r\n'.encode()
+    (tmp_path / "dev.tsv").write_bytes(data)
+    assert read_dev_tsv(tmp_path) == data
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -145,6 +152,10 @@ def test_a_folder_without_a_dev_tsv_is_status_2(tmp_path: Path, folder: str) -> 
         (HEADER.encode() + b"\n", "no row below its header"),
         (HEADER.encode() + b"\n2\t1\t2\ta\tb\n", "line 2: expected a label, 0 or 1"),
         (HEADER.encode() + b"\n1\t1\t2\ta\tb\n1\t1\t2\ta\n", "line 3: expected a label"),
+        (HEADER.encode() + b"\n1\t1\t2\ta\tb\n\n", "line 3: expected a label"),
+        (HEADER.encode() + b"\n1\t1\t2\ta\t" + b"b" * 131_073 + b"\n", "line 2: field larger than"),
+        (b"h" * 131_073 + b"\n1\t1\t2\ta\tb\n", "line 1: field larger than"),
+        (HEADER.encode() + b"\n1\t1\t2\ta\rz\tb\n", "line 2: new-line character seen"),
         (b"\xff\n", "is not UTF-8"),
     ],
 )

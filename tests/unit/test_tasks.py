@@ -610,6 +610,14 @@ def test_the_models_of_the_project_are_listed_with_all_their_digests(project: Pr
     [
         ("build-ir --task-data /nonexistent", "--task-data: there is no /nonexistent/dev.tsv"),
         ("build-ir --task-data MRPC", "--task-data: there is no MRPC/dev.tsv"),
+        (
+            "build-ir --recipe meta-graph --task-data mrpc",
+            "--task-data is 'mrpc', and the recipe meta-graph reads no rows",
+        ),
+        (
+            "build-ir --recipe meta-graph --task-data src",
+            "--task-data is 'src', and the recipe meta-graph reads no rows",
+        ),
         ("fetch --task-data cola", "--task-data of fetch must be mrpc, and is 'cola'"),
         ("fetch --output x", "--output is where the task data go"),
     ],
@@ -846,6 +854,23 @@ def test_a_reader_that_has_gone_and_a_full_disk_end_without_a_traceback(project:
             assert done.returncode == status, done.stderr
 
 
+def test_who_builds_from_a_checkpoint_hears_how_its_case_was_decided(
+    project: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    for name in ("m.index", "m.data-00000-of-00001"):
+        (folder / name).touch()
+    (folder / "vocab.txt").write_text("[CLS]\nPage\n")
+    sizes = {"max_position_embeddings": 128, "num_hidden_layers": 1, "vocab_size": 2}
+    (folder / "bert_config.json").write_text(json.dumps(sizes))
+    ended = project.invoke("build-ir", "--offline", "--checkpoint", str(folder))
+    assert ended.status == 4  # the store is empty
+    assert "checkpoint cased, by the token 'Page' of vocab.txt; --case uncased overrules\n" in ended.err
+    ended = project.invoke("build-ir", "--offline", "--checkpoint", str(folder), "--case", "uncased")
+    assert "checkpoint uncased, as --case says\n" in ended.err
+
+
 # sign and verify
 
 
@@ -866,6 +891,20 @@ def test_a_key_is_made_a_build_signed_and_verified(project: Project, folder: Pat
     subject = str(Digest.of_file(folder / "SHA256SUMS"))
     assert json.loads(verified.out)["subject"] == json.loads(signed.out)["subject"] == subject
     assert not (project.home / "store").exists()  # verifying asks neither store nor engine
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_folder_named_in_bytes_that_no_encoding_has_is_told_with_their_numbers(
+    project: Project, folder: Path, encoding: str
+) -> None:
+    odd = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    ended = project.invoke("verify", str(odd), PYTHONIOENCODING=encoding)
+    assert ended.status == 0, ended.err
+    assert "caf\\udce9: nothing is wrong with it" in ended.out
+    (odd / "model.bin").unlink()
+    ended = project.invoke("verify", str(odd), PYTHONIOENCODING=encoding)
+    assert ended.status == 8
+    assert "caf\\udce9" in ended.err
 
 
 def test_what_is_off_is_named_with_exit_status_8_and_is_not_signed(project: Project, folder: Path) -> None:
