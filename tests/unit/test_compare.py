@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertir import compare
+from bertir import compare, publish
 from bertir.compare import VOLATILE, Stage, first_difference, first_offset, published_stage, settled
 from bertir.digest import Digest
 
@@ -88,7 +88,20 @@ def test_a_published_directory_is_a_stage_with_every_file(tmp_path: Path) -> Non
     assert stage.files["model.xml"] == Digest.of_bytes(b"<net/>")
     assert stage.files["report.json"] == Digest.of_bytes(settled("report.json", json.dumps(REPORT).encode()))
     assert stage.files.keys() == {"model.xml", "report.json"}
-    assert VOLATILE.keys() <= stage.files.keys()
+
+
+def test_of_a_statement_everything_is_compared_but_who_ran_it_and_when() -> None:
+    whole = {"subject": [], "predicate": {"buildDefinition": {"x": 1}, "runDetails": {"metadata": {}}}}
+    other = {"subject": [], "predicate": {"buildDefinition": {"x": 1}, "runDetails": {"builder": {}}}}
+    third = {"subject": [], "predicate": {"buildDefinition": {"x": 2}, "runDetails": {"metadata": {}}}}
+    one, two, three = (
+        settled("provenance.json", json.dumps(value).encode()) for value in (whole, other, third)
+    )
+    assert one == two != three
+
+
+def test_what_is_volatile_is_what_the_sums_leave_out() -> None:
+    assert set(VOLATILE) == set(publish.VOLATILE)
 
 
 @given(left=st.binary(max_size=40), right=st.binary(max_size=40), chunk=st.integers(1, 9))
