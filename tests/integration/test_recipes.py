@@ -487,7 +487,9 @@ def test_a_classifier_that_is_no_softmax_is_refused(
         "classifier.weight": np.ones((labels, HIDDEN), np.float32),
         "classifier.bias": np.ones(labels, np.float32),
     }
-    folder = hugging_face(tmp_path / "hf", tensors, **changes)
+    folder = hugging_face(
+        tmp_path / "hf", tensors, architectures=["BertForSequenceClassification"], **changes
+    )
     with pytest.raises(StepError, match=said):
         build(builder, folder, tmp_path / "dist")
 
