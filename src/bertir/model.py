@@ -87,6 +87,9 @@ class GoogleZip:
 Archive = HuggingFaceWheel | GoogleZip
 
 
+TOKEN_TYPES = 2  # of a pair of sentences
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """One entry of `models.toml`.
@@ -108,6 +111,19 @@ class Model:
     max_positions: int
     archive: Archive
     files: Mapping[str, Digest]
+
+    @property
+    def parameters(self) -> int:
+        """The numbers in its encoder, by its shape (arXiv 1810.04805, with a feed-forward of four times `hidden`).
+
+        What a zip holds besides, such as the heads of pretraining, isn't counted.
+        """
+        hidden = self.hidden
+        embeddings = (self.vocabulary + self.max_positions + TOKEN_TYPES + 2) * hidden
+        attention = 4 * (hidden * hidden + hidden) + 2 * hidden
+        feed_forward = 8 * hidden * hidden + 5 * hidden + 2 * hidden
+        pooler = hidden * hidden + hidden
+        return embeddings + self.layers * (attention + feed_forward) + pooler
 
 
 def load_models(path: Path) -> dict[str, Model]:

@@ -175,11 +175,17 @@ def model_facts(model: Model, *, default: bool, fetched: bool) -> dict[str, Any]
         "vocabulary": model.vocabulary,
         "max_positions": model.max_positions,
         "lower_case": model.lower_case,
+        "parameters": model.parameters,
         "bytes": model.archive.size,
         "fetched": fetched,
         "archive": model.archive.to_json(),
         "files": {name: str(digest) for name, digest in model.files.items()},
     }
+
+
+def _megabytes(model: Mapping[str, Any]) -> str:
+    """The download's size; where nobody says it, about what the weights take, four bytes each."""
+    return f"{model['bytes'] / 1e6:.1f}" if model["bytes"] else f"~{4 * model['parameters'] / 1e6:.0f}"
 
 
 def models_text(facts: Iterable[Mapping[str, Any]]) -> str:
@@ -194,7 +200,7 @@ def models_text(facts: Iterable[Mapping[str, Any]]) -> str:
                     str(model["hidden"]),
                     str(model["vocabulary"]),
                     "uncased" if model["lower_case"] else "cased",
-                    f"{model['bytes'] / 1e6:.1f}" if model["bytes"] else "?",
+                    _megabytes(model),
                     "yes" if model["fetched"] else "no",
                     model["title"],
                 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -317,3 +318,23 @@ def test_nothing_near_means_no_suggestion(path: Path) -> None:
         with pytest.raises(ConfigurationError) as raised:
             find_model(load_models(path), name)
         assert "Did you mean" not in raised.value.advice
+
+
+def test_parameters_follow_from_the_shape(root: Path) -> None:
+    # As PyTorch counts those of transformers' BertModel of these names.
+    known = {
+        "bert-base-uncased": 109_482_240,
+        "bert-large-uncased": 335_141_888,
+        "bert-base-multilingual-cased": 177_853_440,
+        "all-minilm-l6-v2": 22_713_216,
+    }
+    models = load_models(root / "models.toml")
+    assert {name: models[name].parameters for name in known} == known
+
+
+def test_parameters_are_the_numbers_of_a_checkpoint_of_that_shape(root: Path) -> None:
+    from tiny_bert import HIDDEN, LAYERS, POSITIONS, vocabulary, weights
+
+    model = load_models(root / "models.toml")["all-minilm-l6-v2"]
+    tiny = replace(model, hidden=HIDDEN, layers=LAYERS, max_positions=POSITIONS, vocabulary=len(vocabulary()))
+    assert tiny.parameters == sum(tensor.size for tensor in weights().values())
