@@ -101,6 +101,7 @@ def test_a_sound_build_is_the_same_under_variations_and_every_step_ran(
         "bert_config.json",
         "model.bin",
         "model.xml",
+        "provenance.json",
         "report.json",
         "vocab.txt",
     }
