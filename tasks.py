@@ -34,6 +34,21 @@ if TYPE_CHECKING:
 FORMAT_HELP = "text or json; progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 OFFLINE_HELP = "use the store only, and name what is missing"
+# Of the tasks that build: what is to be built.
+WHAT_HELP = {
+    "model": "a model of `invoke models` (default: its first)",
+    "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
+    "vocab-file": "with --checkpoint, where it has no vocab.txt beside it",
+    "bert-config": "with --checkpoint, where it has no bert_config.json beside it",
+    "case": "with --checkpoint: cased or uncased (default: as the vocabulary has upper-case letters or none)",
+    "recipe": "reshapable (free batch) or meta-graph (the published graph as it is)",
+    "head": "pooled, sequence (the last layer) or classifier (a fine-tuned checkpoint's probabilities)",
+    "precision": "of the weights: fp16 or fp32",
+    "batch": "rows of the inputs as converted, 1 by default; the IR reshapes to others",
+    "seq-len": "tokens a row, 128 by default; fixed in the graph, at most the model's positions",
+    "task-data": "what run_classifier.py reads: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
+    "mirror": MIRROR_HELP,
+}
 
 
 @contextlib.contextmanager
@@ -105,22 +120,11 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
 
 @task(
     auto_shortflags=False,
-    help={
-        "model": "a model of `invoke models` (default: its first)",
-        "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
-        "vocab-file": "with --checkpoint, where it has no vocab.txt beside it",
-        "bert-config": "with --checkpoint, where it has no bert_config.json beside it",
-        "case": "with --checkpoint: cased or uncased (default: as the vocabulary has upper-case letters or none)",
-        "recipe": "reshapable (free batch) or meta-graph (the published graph as it is)",
-        "head": "pooled, sequence (the last layer) or classifier (a fine-tuned checkpoint's probabilities)",
-        "precision": "of the weights: fp16 or fp32",
-        "batch": "rows of the inputs as converted, 1 by default; the IR reshapes to others",
-        "seq-len": "tokens a row, 128 by default; fixed in the graph, at most the model's positions",
+    help=WHAT_HELP
+    | {
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
-        "mirror": MIRROR_HELP,
-        "task-data": "what run_classifier.py reads: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
         "format": FORMAT_HELP,
     },
 )
@@ -353,19 +357,8 @@ def clean(_: Context, output: str = "dist", store: bool = False, image: bool = F
 
 @task(
     auto_shortflags=False,
-    help={
-        "model": "a model of `invoke models` (default: its first)",
-        "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
-        "vocab-file": "with --checkpoint, as in build-ir",
-        "bert-config": "with --checkpoint, as in build-ir",
-        "case": "with --checkpoint, as in build-ir",
-        "recipe": "reshapable or meta-graph",
-        "head": "pooled, sequence or classifier",
-        "precision": "fp16 or fp32",
-        "batch": "as in build-ir",
-        "seq-len": "as in build-ir",
-        "task-data": "as in build-ir",
-        "mirror": MIRROR_HELP,
+    help=WHAT_HELP
+    | {
         "vary": "names of variations, with commas between (default: all that this machine can vary)",
         "each": "one rebuild a variation, and one with nothing varied, instead of one with all of them",
         "times": "how often each rebuild is done",
