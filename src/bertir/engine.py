@@ -185,13 +185,17 @@ class Engine:
     def remove_abandoned(self, is_abandoned: Callable[[Path], bool]) -> int:
         """Remove containers that killed processes left behind; give their number.
 
+        Those of stores inside this one's too: a rebuild has a store of its own there, which nobody opens again.
+
         Args:
             is_abandoned: tells of an output volume's folder whether no living process holds it.
         """
         removed = 0
         with _as_engine_error("look for containers left behind"):
-            mine: dict[str, str | list[str] | bool] = {"label": f"bertir.folder={self._folder}"}
-            for container in self._client.containers.list(all=True, filters=mine, ignore_removed=True):
+            ours: dict[str, str | list[str] | bool] = {"label": "bertir.folder"}
+            for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True):
+                if not Path(container.labels["bertir.folder"]).is_relative_to(self._folder):
+                    continue
                 if is_abandoned(Path(container.labels.get("bertir.volume", ""))):
                     with contextlib.suppress(NotFound):
                         container.remove(force=True, v=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -156,7 +157,10 @@ def test_a_step_can_not_fork_without_end(builder: Builder, tmp_path: Path) -> No
         assert int(finished.outputs["count"].read_text(encoding="utf-8")) < 64
 
 
-def test_the_container_of_a_killed_build_is_removed_by_the_next_one(builder: Builder) -> None:
+@pytest.mark.parametrize("inside", ["", "tmp/of-a-rebuild/store"], ids=["store", "store of a rebuild"])
+def test_the_container_of_a_killed_build_is_removed_by_the_next_one(
+    builder: Builder, tmp_path: Path, inside: str
+) -> None:
     program = (
         "import os, pathlib, sys\n"
         "from bertir.engine import Command, connect\n"
@@ -172,7 +176,7 @@ def test_the_container_of_a_killed_build_is_removed_by_the_next_one(builder: Bui
     try:
         with builder.store.temporary_folder() as scratch:
             child = subprocess.Popen(
-                [sys.executable, "-c", program, str(root), builder.load_image(), str(scratch)]
+                [sys.executable, "-c", program, str(root / inside), builder.load_image(), str(scratch)]
             )
             until = time.monotonic() + 60
             while not client.containers.list(filters=left) and time.monotonic() < until:
@@ -182,6 +186,8 @@ def test_the_container_of_a_killed_build_is_removed_by_the_next_one(builder: Bui
             assert (
                 builder.engine.remove_abandoned(builder.store.is_abandoned) == 0
             )  # its folder is still held
+            with connect(os.environ, folder=tmp_path) as another:  # the store of somebody else
+                assert another.remove_abandoned(lambda _: True) == 0
             assert len(client.containers.list(filters=left)) == 1
         assert builder.engine.remove_abandoned(builder.store.is_abandoned) == 1
         assert client.containers.list(all=True, filters=left) == []
