@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir import materials, show
-from bertir.errors import ConfigurationError
+from bertir.errors import ConfigurationError, VerificationError
 from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import named_or_first
 from bertir.publish import PROVENANCE, SIGNATURES
@@ -78,15 +78,18 @@ def _rebuild(
 
 def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
     from bertir import signature
-    from bertir.verify import verify_folder
+    from bertir.verify import read, verify_folder
     from bertir.whole_file import whole_file
 
     passphrase = session.environment.get(signature.PASSPHRASE, "")
     signer = signature.load_private_key(Path(_given("--key", key)), passphrase)
     verified = verify_folder(_folder(folder))
     path = verified.folder / SIGNATURES
-    earlier = path.read_bytes() if path.exists() else None
-    envelope = signature.sign((verified.folder / PROVENANCE).read_bytes(), signer, earlier)
+    earlier = read(path) if path.exists() else None
+    try:
+        envelope = signature.sign(read(verified.folder / PROVENANCE), signer, earlier)
+    except signature.SignatureError as error:
+        raise VerificationError(f"{path}: {error}", advice="Remove it, and sign again.") from error
     with whole_file(path, ConfigurationError) as file:
         file.write(envelope)
     facts = {"signatures": str(path), "subject": str(verified.subject), "key": signer.public_key.keyid}

@@ -90,7 +90,7 @@ def model_sbom(verified: Verified) -> dict[str, Any]:
             ],
         )
         return numbered(value)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise VerificationError(
             f"{verified.folder}: its report or its configuration can't be read: {type(error).__name__}: {error}",
             advice="Build it again: invoke build-ir",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir import pipeline
+from bertir.compare import MEASURED
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, ReproducibilityError, VerificationError
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
@@ -14,9 +15,10 @@ from bertir.materials import load_pins
 from bertir.publish import PROVENANCE, VOLATILE
 from bertir.report import NO_TASK_DATA, OWN_TASK_DATA, Request
 from bertir.task_data import MRPC
+from bertir.verify import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from bertir.builder import Builder
     from bertir.local_checkpoint import LocalCheckpoint
@@ -100,7 +102,24 @@ def reproduce(builder: Builder, verified: Verified, given: Given) -> Mapping[str
             + f"\n  what differs first: {first}",
             advice="Build it twice more, to see whether it is the rebuild or what was published: invoke check",
         )
+    if told := list(_untrue(verified.statement, statement)):
+        raise VerificationError(
+            f"the rebuild of {verified.folder} gave the same bits, but its provenance says otherwise than they were made\n"
+            + "\n".join(told),
+            advice="The files are what they should be; don't believe what the statement says of their materials.",
+        )
     return rebuilt
+
+
+def _untrue(published: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> Iterator[str]:
+    """Say what a statement claims of how the bits were made that a rebuild of them doesn't."""
+    one, other = (value["predicate"]["buildDefinition"] for value in (published, rebuilt))
+    for place, found, wanted in differences(one, other, "buildDefinition"):
+        yield f"  {place}: published {found}, rebuilt {wanted}"
+    claimed, given = _outputs(published), _outputs(rebuilt)
+    for name in sorted({*claimed, *given}):
+        if name.partition("/")[0] not in MEASURED and claimed.get(name) != given.get(name):
+            yield f"  {name}: published {claimed.get(name)}, rebuilt {given.get(name)}"
 
 
 def require_same_pins(builder: Builder, verified: Verified) -> None:
@@ -119,11 +138,13 @@ def require_same_pins(builder: Builder, verified: Verified) -> None:
         "source": {"gitCommit": source.commit},
     }
     pinned |= {f"patches/{name}": {"sha256": digest.hex} for name, digest in source.patches}
+    programs = {path.name: path for path in builder.layout.steps.iterdir() if path.is_file()}
     for name in stated:
         folder, _, program = name.partition("/")
         if folder == "step":
-            path = builder.layout.steps / program
-            pinned[name] = {"sha256": Digest.of_file(path).hex} if path.is_file() else {}
+            # The name is the statement's: only a program of the checkout's own is looked at.
+            path = programs.get(program)
+            pinned[name] = {"sha256": Digest.of_file(path).hex} if path else {}
     patches = {name for name in stated if name.startswith("patches/")}
     others = [
         f"  {name}: published {_told(stated.get(name))}, here {_told(pinned.get(name))}"

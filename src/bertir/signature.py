@@ -30,7 +30,6 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, t
 )
 
 from bertir.errors import ConfigurationError, VerificationError
-from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +53,8 @@ def generate_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
     Raises:
         ConfigurationError: one of the two exists, or can't be written; nothing is left behind.
     """
+    if not path.name:
+        raise ConfigurationError(f"can't write {path}: it is a folder", advice="Name a file by --key.")
     public_path = path.with_name(f"{path.name}.pub")
     for existing in (path, public_path):
         if existing.exists() or existing.is_symlink():
@@ -61,21 +62,30 @@ def generate_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
                 f"{existing} exists, and a key isn't overwritten", advice="Choose another name by --key."
             )
     key = Ed25519PrivateKey.generate()
-    encryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    private = _private_bytes(key, passphrase)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    with whole_file(public_path, _unwritable) as file:
-        file.write(public)
+    made: list[Path] = []  # what another process made meanwhile under these names is not ours to remove
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as private_file:
-            private_file.write(private)
-            os.fsync(private_file.fileno())
+        for place, mode, data in ((path, 0o600, private), (public_path, 0o666, public)):
+            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            made.append(place)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
-        public_path.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        raise _unwritable(f"can't write {path}: {error.strerror}") from error
+        for place in made:
+            place.unlink(missing_ok=True)
+        raise ConfigurationError(f"can't write {error.filename or place}: {error.strerror}") from error
     return public_path, SSlibKey.from_crypto(key.public_key()).keyid
+
+
+def _private_bytes(key: Ed25519PrivateKey, passphrase: str) -> bytes:
+    try:
+        encryption = BestAvailableEncryption(os.fsencode(passphrase)) if passphrase else NoEncryption()
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    except ValueError as error:  # too long a passphrase
+        raise ConfigurationError(f"can't encrypt the key: {error}", advice=f"See {PASSPHRASE}.") from error
 
 
 def load_private_key(path: Path, passphrase: str = "") -> CryptoSigner:
@@ -90,7 +100,7 @@ def load_private_key(path: Path, passphrase: str = "") -> CryptoSigner:
             f"{path} is open to other users (mode {mode:04o}), and a private key must not be",
             advice=f"If nobody has read it: chmod 600 {path}",
         )
-    password = passphrase.encode() if passphrase else None
+    password = os.fsencode(passphrase) if passphrase else None
     key = _parsed(path, "private", lambda: load_pem_private_key(data, password))
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path} isn't an ed25519 key", advice="Make one: invoke keygen")
@@ -155,12 +165,15 @@ def signed_by(envelope: bytes, statement: bytes, key: SSlibKey) -> str:
 def _envelope(data: bytes) -> Envelope:
     try:
         value: Any = json.loads(data)
-        fields = set(value)
-        envelope = Envelope.from_dict(value)
+        # DSSE: unknown fields are ignored, and a `keyid` that isn't there is an empty one.
+        signatures = [{"keyid": "", **signature} for signature in value["signatures"]]
+        envelope = Envelope.from_dict(
+            {"payload": value["payload"], "payloadType": value["payloadType"], "signatures": signatures}
+        )
     except Exception as error:  # the library raises whatever its parts do, on anything malformed
         raise SignatureError(f"not a DSSE envelope ({type(error).__name__}: {error})") from error
-    if fields != {"payload", "payloadType", "signatures"} or not isinstance(envelope.payload_type, str):
-        raise SignatureError("not a DSSE envelope: it has other fields")
+    if not isinstance(envelope.payload_type, str):
+        raise SignatureError("not a DSSE envelope: its payloadType is no text")
     return envelope
 
 
@@ -184,7 +197,3 @@ def _read(path: Path) -> bytes:
             return file.read(_MOST_BYTES)
     except OSError as error:
         raise ConfigurationError(f"can't read the key {path}: {error.strerror}") from error
-
-
-def _unwritable(message: str) -> ConfigurationError:
-    return ConfigurationError(message)

@@ -29,6 +29,8 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)")
 PARAMETERS = frozenset(
     {"model", "checkpoint", "recipe", "precision", "head", "batch", "seq_len", "task_data"}
 )
+# What each build has, whatever the recipe.
+REQUIRED = frozenset({"recipe", "precision", "head"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,19 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     if SUMS not in readable:
         wrong.append(f"{SUMS}: missing" if SUMS not in names else f"{SUMS}: not read")
         raise _refused(folder, wrong)
-    sums = _read(folder / SUMS)
+    sums = read(folder / SUMS)
     listed = _parse_sums(sums, wrong)
     wrong += _unlisted(names, listed)
     wrong += _changed(folder, readable, listed)
     statement: dict[str, Any] = {}
     stated = b""
     if {REPORT, PROVENANCE} <= {*readable}:
-        stated = _read(folder / PROVENANCE)
-        statement = _check_statement(stated, _read(folder / REPORT), sums, wrong)
+        stated = read(folder / PROVENANCE)
+        report = read(folder / REPORT)
+        try:
+            statement = _check_statement(stated, report, sums, wrong)
+        except RecursionError:  # it was read, and then couldn't be told of
+            wrong.append(f"{PROVENANCE} or {REPORT}: nested deeper than bertir writes")
     signed_by = None
     if key is not None:
         signed_by = _check_signature(folder, readable, stated, key, wrong)
@@ -113,7 +119,7 @@ def _not_a_file(path: Path) -> str:
     return ""
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise VerificationError(f"{path} is larger than any that bertir writes")
@@ -174,6 +180,8 @@ def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]
     ):
         if found != expected:
             wrong.append(f"{PROVENANCE}: {what} is {found!r}, and expected is {expected!r}")
+    if missing := sorted(REQUIRED - parameters):
+        wrong.append(f"{PROVENANCE}: externalParameters lack {', '.join(missing)}")
     if unknown := sorted(parameters - PARAMETERS):
         wrong.append(f"{PROVENANCE}: unknown externalParameters: {', '.join(unknown)}")
     root = Digest.of_bytes(sums)
@@ -199,13 +207,13 @@ def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: b
     if stated == expected:
         return
     # The subject, and parameters that nobody knows, were told already; everything else is told here.
-    for place, found, wanted in _differences(statement, json.loads(expected), ""):
+    for place, found, wanted in differences(statement, json.loads(expected), ""):
         yield f"{PROVENANCE}: {place} is {found}, and {REPORT} gives {wanted}"
         return
     yield f"{PROVENANCE}: not written as bertir writes it"
 
 
-def _differences(found: Any, wanted: Any, place: str) -> Iterator[tuple[str, str, str]]:  # noqa: ANN401 - JSON
+def differences(found: Any, wanted: Any, place: str) -> Iterator[tuple[str, str, str]]:  # noqa: ANN401 - JSON
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted({*found, *wanted}):
             below = f"{place}.{name}".removeprefix(".")
@@ -214,10 +222,10 @@ def _differences(found: Any, wanted: Any, place: str) -> Iterator[tuple[str, str
             elif name not in wanted:
                 yield below, _short(found[name]), "nothing"
             else:
-                yield from _differences(found[name], wanted[name], below)
+                yield from differences(found[name], wanted[name], below)
     elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         for position, (one, other) in enumerate(zip(found, wanted, strict=True)):
-            yield from _differences(one, other, f"{place}[{position}]")
+            yield from differences(one, other, f"{place}[{position}]")
     elif isinstance(found, list) and isinstance(wanted, list):
         yield place, f"{len(found)} entries", str(len(wanted))
     elif found != wanted or type(found) is not type(wanted):
@@ -234,7 +242,7 @@ def _check_signature(
         wrong.append(f"{SIGNATURES}: missing; nobody signed this build")
         return None
     try:
-        return signed_by(_read(folder / SIGNATURES), stated, public)
+        return signed_by(read(folder / SIGNATURES), stated, public)
     except SignatureError as error:
         wrong.append(f"{SIGNATURES}: {error}")
         return None

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertir import signature
 from bertir.errors import ConfigurationError
 from bertir.signature import (
     PAYLOAD_TYPE,
@@ -26,8 +28,7 @@ from bertir.signature import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 STATEMENT = b'{"_type": "https://in-toto.io/Statement/v1"}\n'
@@ -175,11 +176,51 @@ def test_a_key_is_never_overwritten(key: Path) -> None:
     before = key.read_bytes()
     with pytest.raises(ConfigurationError, match="a key isn't overwritten"):
         generate_key(key)
+    assert key.read_bytes() == before
     key.unlink()
     with pytest.raises(ConfigurationError, match=r"a\.key\.pub exists"):
         generate_key(key)
     assert not key.exists()
-    assert before
+
+
+def test_a_key_that_somebody_else_makes_meanwhile_stays_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "k"
+    plain = signature._private_bytes  # between the look for an older key and the writing of the new one
+    theirs: dict[str, bytes] = {}
+
+    def meanwhile(new: Ed25519PrivateKey, passphrase: str) -> bytes:
+        monkeypatch.setattr(signature, "_private_bytes", plain)
+        generate_key(path)
+        theirs.update({place.name: place.read_bytes() for place in tmp_path.iterdir()})
+        return plain(new, passphrase)
+
+    monkeypatch.setattr(signature, "_private_bytes", meanwhile)
+    with pytest.raises(ConfigurationError, match="exists"):
+        generate_key(path)
+    assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == theirs
+
+
+@pytest.mark.parametrize("path", [Path("/"), Path()])
+def test_a_folder_is_no_name_of_a_key(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="it is a folder"):
+        generate_key(path)
+
+
+def test_a_passphrase_may_be_any_bytes_but_not_too_many(tmp_path: Path) -> None:
+    generate_key(tmp_path / "k", "\udcff")
+    load_private_key(tmp_path / "k", "\udcff")
+    with pytest.raises(ConfigurationError, match="can't encrypt"):
+        generate_key(tmp_path / "l", "x" * 1024)
+    assert not (tmp_path / "l").exists()
+
+
+def test_what_dsse_lets_an_envelope_lack_or_have_is_no_fault(key: Path) -> None:
+    value = json.loads(sign(STATEMENT, load_private_key(key)))
+    del value["signatures"][0]["keyid"]
+    value["more"] = 1
+    assert signed_by(json.dumps(value).encode(), STATEMENT, public(key))
 
 
 def test_a_key_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -272,6 +272,23 @@ def test_a_broken_envelope_is_told_where_a_key_is_asked_for(folder: Path, key: P
     assert "not a DSSE envelope" in refusal(folder, public)
 
 
+def test_a_build_that_lacks_what_every_build_has_is_refused(folder: Path) -> None:
+    edit(folder / "report.json", lambda value: value["request"].update(recipe=None))
+    report, sums = ((folder / name).read_bytes() for name in ("report.json", "SHA256SUMS"))
+    (folder / "provenance.json").write_bytes(provenance(report, sums))
+    assert "externalParameters lack recipe" in refusal(folder)
+
+
+def test_however_deep_a_statement_is_nested_it_ends_in_one_message(folder: Path) -> None:
+    path = folder / "provenance.json"
+    whole = path.read_text(encoding="utf-8")
+    for depth in range(850, 1000):
+        path.write_text(
+            whole.replace('"https://in-toto.io/Statement/v1"', "[" * depth + "]" * depth), encoding="utf-8"
+        )
+        assert "provenance.json" in refusal(folder)
+
+
 def test_a_report_of_another_format_says_who_can_read_it(folder: Path) -> None:
     edit(folder / "report.json", lambda value: value.update(format=99, bertir="7.0"))
     said = refusal(folder)
