@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import __version__
+from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, tree_digest
 from bertir.errors import EngineError, StepError
@@ -131,10 +132,11 @@ class Builder:
 
     @cached_property
     def code(self) -> Mapping[str, str]:
-        """The version of this bertir, and one digest over its own modules."""
+        """The version of this bertir, one digest over its own modules, and its commit if it runs as committed."""
         folder = Path(__file__).parent
         modules = {path.name: Digest.of_file(path) for path in folder.glob("*.py")}
-        return {"version": __version__, "digest": str(tree_digest(modules))}
+        facts = {"version": __version__, "digest": str(tree_digest(modules))}
+        return facts | ({"commit": commit} if (commit := committed(self.layout.root)) else {})
 
     @cached_property
     def engine(self) -> Engine:

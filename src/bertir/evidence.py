@@ -11,7 +11,7 @@ from bertir import materials, show
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import named_or_first
-from bertir.publish import PROVENANCE, SIGNATURES
+from bertir.publish import SIGNATURES
 from bertir.task_data import MRPC
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
     path = verified.folder / SIGNATURES
     earlier = read(path) if path.exists() else None
     try:
-        envelope = signature.sign(read(verified.folder / PROVENANCE), signer, earlier)
+        envelope = signature.sign(verified.stated, signer, earlier)
     except signature.SignatureError as error:
         raise VerificationError(f"{path}: {error}", advice="Remove it, and sign again.") from error
     with whole_file(path, ConfigurationError) as file:

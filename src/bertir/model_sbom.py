@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import VerificationError
 from bertir.licences import of_metadata
-from bertir.publish import REPORT
 from bertir.sbom import (
     IMAGE_NAME,
     IMAGE_REF,
@@ -75,7 +74,7 @@ def model_sbom(verified: Verified) -> dict[str, Any]:
         VerificationError: its report or its configuration isn't one.
     """
     try:
-        build = json.loads((verified.folder / REPORT).read_bytes())
+        build = json.loads(verified.report)
         config = json.loads((verified.folder / "bert_config.json").read_bytes())
         [subject] = components([_model(verified, build)])
         subject["modelCard"] = _card(build, config)

@@ -29,7 +29,7 @@ from bertir.materials import (
 from bertir.model import GoogleZip, find_model
 from bertir.parity import judge
 from bertir.provenance import provenance
-from bertir.publish import PROVENANCE, REPORT, Published, checksums, publish
+from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import (
     LEAST_TOKENS,
@@ -82,12 +82,8 @@ def build_ir(
 
 def publishable(builder: Builder, build: Build) -> Artifact:
     """Give the files of the published folder, with the report and the provenance about them."""
-    files = {
-        "model.xml": build.ir["model.xml"],
-        "model.bin": build.ir["model.bin"],
-        "vocab.txt": build.checkpoint["vocab.txt"],
-        "bert_config.json": build.checkpoint["bert_config.json"],
-    }
+    origins = {"ir": build.ir, "checkpoint": build.checkpoint}
+    files = {name: origins[origin][name] for name, origin in LISTED.items()}
     told = report(build)
     stated = provenance(told, checksums(Artifact(files=files)))
     volatile = {REPORT: builder.store.add_bytes(told), PROVENANCE: builder.store.add_bytes(stated)}

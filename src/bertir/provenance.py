@@ -179,14 +179,13 @@ def _step_programs(steps: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any
 
 
 def _builders_own(ran: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every bertir that ran one of the steps, by the digest of its modules."""
-    codes = {facts["bertir"]["digest"]: facts["bertir"]["version"] for facts in ran}
-    for digest, version in sorted(codes.items()):
-        yield {
-            "name": "bertir",
-            "uri": pypi_purl("bertir", version),
-            "digest": _sha256(Digest.from_str(digest)),
-        }
+    """Every bertir that ran one of the steps, by the digest of its modules, and its commit where that says it."""
+    codes = {Digest.of_json(facts["bertir"]): facts["bertir"] for facts in ran}
+    for _, code in sorted(codes.items()):
+        digests = _sha256(Digest.from_str(code["digest"]))
+        if "commit" in code:
+            digests["gitCommit"] = code["commit"]
+        yield {"name": "bertir", "digest": digests, "annotations": {"version": code["version"]}}
 
 
 def _byproducts(build: Mapping[str, Any], report: bytes) -> list[dict[str, Any]]:

@@ -22,9 +22,11 @@ SUMS = "SHA256SUMS"
 REPORT, PROVENANCE = "report.json", "provenance.json"
 # Left out of SHA256SUMS: they tell times and logs, and all that is summed is the same on every rebuild.
 VOLATILE = (REPORT, PROVENANCE)
-# What `invoke sign` writes beside them; in-toto's name for envelopes, one a line.
+# What `invoke sign` writes beside them, by in-toto's name for files of envelopes; this one is one envelope.
 SIGNATURES = "provenance.intoto.jsonl"
 ALWAYS = ("model.xml", "model.bin")  # in whatever bertir publishes
+# What SHA256SUMS lists, and where the report tells it: of the IR, or of the checkpoint that it was made from.
+LISTED = {"bert_config.json": "checkpoint", "model.bin": "ir", "model.xml": "ir", "vocab.txt": "checkpoint"}
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 

@@ -13,6 +13,7 @@ from bertir.errors import ConfigurationError, ReproducibilityError, Verification
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
 from bertir.materials import load_pins
 from bertir.publish import PROVENANCE, VOLATILE
+from bertir.redact import printable
 from bertir.report import NO_TASK_DATA, OWN_TASK_DATA, Request
 from bertir.task_data import MRPC
 from bertir.verify import differences
@@ -105,7 +106,7 @@ def reproduce(builder: Builder, verified: Verified, given: Given) -> Mapping[str
     if told := list(_untrue(verified.statement, statement)):
         raise VerificationError(
             f"the rebuild of {verified.folder} gave the same bits, but its provenance says otherwise than they were made\n"
-            + "\n".join(told),
+            + "\n".join(map(printable, told)),
             advice="The files are what they should be; don't believe what the statement says of their materials.",
         )
     return rebuilt
@@ -152,10 +153,14 @@ def require_same_pins(builder: Builder, verified: Verified) -> None:
         if stated.get(name) != pinned.get(name)
     ]
     if others:
-        version = verified.statement["predicate"]["runDetails"]["builder"]["version"]["bertir"]
+        commits = [
+            code["digest"].get("gitCommit", f"one of version {code['annotations']['version']}, with changes")
+            for code in verified.statement["predicate"]["runDetails"]["builder"]["builderDependencies"]
+        ]
         raise VerificationError(
-            "another revision of bertir built it: its pins aren't this checkout's\n" + "\n".join(others),
-            advice=f"Check out the revision that built it (bertir {version}), and run this again there.",
+            "another revision of bertir built it: its pins aren't this checkout's\n"
+            + "\n".join(map(printable, others)),
+            advice=f"Check out the commit that built it, and run this again there: {printable(' or '.join(commits))}",
         )
 
 
@@ -173,7 +178,8 @@ def _checkpoint(builder: Builder, stated: Mapping[str, Any], given: Given) -> Lo
     ]
     if others:
         raise VerificationError(
-            f"{given.checkpoint.path} isn't the checkpoint that it was built from\n" + "\n".join(others),
+            f"{given.checkpoint.path} isn't the checkpoint that it was built from\n"
+            + "\n".join(map(printable, others)),
             advice="Give that one, by --checkpoint DIR.",
         )
     return replace(local, name=stated["name"])

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
-from bertir.redact import without_logins
+from bertir.redact import printable, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,20 +105,19 @@ def verified_text(facts: Mapping[str, Any]) -> str:
     chosen = facts["external_parameters"]
     whose = chosen.get("model") or f"a checkpoint, {chosen['checkpoint']['name']}"
     signed = f"by the key {facts['signed_by']}" if facts["signed_by"] else "not asked for: no --key"
-    return table(
-        [
-            ("folder", f"{facts['folder']}: nothing is wrong with it"),
-            ("subject", facts["subject"]),
-            ("model", f"{whose}, {chosen['recipe']}, {chosen['precision']}, {chosen['head']}"),
-            *((name, digest) for name, digest in facts["files"].items()),
-            ("signed", signed),
-            (
-                "rebuilt",
-                "in a fresh store: the same bits" if facts["rebuilt"] else "not asked for: no --rebuild",
-            ),
-            ("seconds", f"{facts['seconds']:.1f}"),
-        ]
-    )
+    rows = [
+        ("folder", f"{facts['folder']}: nothing is wrong with it"),
+        ("subject", facts["subject"]),
+        ("model", f"{whose}, {chosen['recipe']}, {chosen['precision']}, {chosen['head']}"),
+        *((name, digest) for name, digest in facts["files"].items()),
+        ("signed", signed),
+        (
+            "rebuilt",
+            "in a fresh store: the same bits" if facts["rebuilt"] else "not asked for: no --rebuild",
+        ),
+        ("seconds", f"{facts['seconds']:.1f}"),
+    ]
+    return table((name, printable(text)) for name, text in rows)
 
 
 def sbom_facts(value: Mapping[str, Any], place: str, data: bytes) -> dict[str, Any]:

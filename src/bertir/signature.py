@@ -145,7 +145,7 @@ def signed_by(envelope: bytes, statement: bytes, key: SSlibKey) -> str:
     Raises:
         SignatureError: it doesn't.
     """
-    read = _envelope(envelope)
+    read = _envelope(envelope, numbered=True)
     if read.payload_type != PAYLOAD_TYPE:
         raise SignatureError(f"its payload is a {read.payload_type!r}, and expected is {PAYLOAD_TYPE!r}")
     if read.payload != statement:
@@ -162,11 +162,15 @@ def signed_by(envelope: bytes, statement: bytes, key: SSlibKey) -> str:
     raise SignatureError(f"not signed by the key {key.keyid} (it has {len(signatures)} signatures)")
 
 
-def _envelope(data: bytes) -> Envelope:
+def _envelope(data: bytes, *, numbered: bool = False) -> Envelope:
+    """Read an envelope; `numbered`: with its signatures under numbers, as several may have one id, or none."""
     try:
         value: Any = json.loads(data)
         # DSSE: unknown fields are ignored, and a `keyid` that isn't there is an empty one.
-        signatures = [{"keyid": "", **signature} for signature in value["signatures"]]
+        signatures = [
+            {"keyid": "", **signature} | ({"keyid": str(number)} if numbered else {})
+            for number, signature in enumerate(value["signatures"])
+        ]
         envelope = Envelope.from_dict(
             {"payload": value["payload"], "payloadType": value["payloadType"], "signatures": signatures}
         )

@@ -5,6 +5,7 @@ Nothing here needs an engine or the store. What is found is told all at once, ea
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
-from bertir.publish import ALWAYS, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
+from bertir.publish import LISTED, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
+from bertir.redact import printable
 from bertir.report import FORMAT
 
 if TYPE_CHECKING:
@@ -40,14 +42,18 @@ class Verified:
     Args:
         subject: the digest of its SHA256SUMS, which is the digest of the whole.
         files: digest by name, of what SHA256SUMS lists.
-        statement: the provenance, as JSON values.
+        stated: the provenance, as it was read.
+        statement: the same as JSON values.
+        report: the report, as it was read.
         signed_by: the id of the key, if one was asked for.
     """
 
     folder: Path
     subject: Digest
     files: Mapping[str, Digest]
+    stated: bytes
     statement: Mapping[str, Any]
+    report: bytes
     signed_by: str | None
 
     @property
@@ -81,14 +87,17 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     wrong += _unlisted(names, listed)
     wrong += _changed(folder, readable, listed)
     statement: dict[str, Any] = {}
-    stated = b""
+    stated = report = b""
     if {REPORT, PROVENANCE} <= {*readable}:
         stated = read(folder / PROVENANCE)
         report = read(folder / REPORT)
         try:
             statement = _check_statement(stated, report, sums, wrong)
+            wrong += _contradictions(report, listed)
         except RecursionError:  # it was read, and then couldn't be told of
             wrong.append(f"{PROVENANCE} or {REPORT}: nested deeper than bertir writes")
+    if SIGNATURES in readable:
+        wrong += _envelope_faults(read(folder / SIGNATURES), stated)
     signed_by = None
     if key is not None:
         signed_by = _check_signature(folder, readable, stated, key, wrong)
@@ -98,14 +107,16 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
         folder=folder,
         subject=Digest.of_bytes(sums),
         files=listed,
+        stated=stated,
         statement=statement,
+        report=report,
         signed_by=signed_by,
     )
 
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
     return VerificationError(
-        f"{folder} isn't what was published there:\n  " + "\n  ".join(wrong),
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(printable, wrong)),
         advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
     )
 
@@ -120,6 +131,12 @@ def _not_a_file(path: Path) -> str:
 
 
 def read(path: Path) -> bytes:
+    """Give the bytes of a file that is small if it is bertir's.
+
+    Raises:
+        VerificationError: it is larger.
+        ConfigurationError: it can't be read.
+    """
     try:
         if path.stat().st_size > MOST_BYTES:
             raise VerificationError(f"{path} is larger than any that bertir writes")
@@ -139,7 +156,8 @@ def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
             listed[match[2]] = Digest(match[1])
     if lines[-1] or list(listed) != sorted(listed):
         wrong.append(f"{SUMS}: its lines aren't whole and sorted, as bertir writes them")
-    wrong += [f"{SUMS}: doesn't list {name}" for name in ALWAYS if name not in listed]
+    wrong += [f"{SUMS}: doesn't list {name}" for name in LISTED if name not in listed]
+    wrong += [f"{SUMS}: lists {name}, which bertir doesn't publish" for name in listed if name not in LISTED]
     return listed
 
 
@@ -158,7 +176,8 @@ def _changed(folder: Path, readable: list[str], listed: Mapping[str, Digest]) ->
         try:
             found = Digest.of_file(folder / name)
         except OSError as error:
-            raise ConfigurationError(f"can't read {folder / name}: {error.strerror}") from error
+            yield f"{name}: can't be read: {error.strerror}"
+            continue
         if found != expected:
             yield f"{name}: expected {expected}, found {found}"
 
@@ -189,6 +208,34 @@ def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]
         wrong.append(f"{PROVENANCE}: its subject isn't this {SUMS}, {root}")
     wrong += _misfits(statement, stated, report, sums)
     return statement if isinstance(statement, dict) else {}
+
+
+def _contradictions(report: bytes, listed: Mapping[str, Digest]) -> Iterator[str]:
+    """Compare the files with those that the report tells the making of."""
+    try:
+        build = json.loads(report)
+        told = {name: str(build[origin][name]) for name, origin in LISTED.items()}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        yield f"{REPORT}: not a report of bertir's ({_told(error)})"
+        return
+    for name, digest in told.items():
+        if name in listed and digest != str(listed[name]):
+            yield f"{name}: {REPORT} tells of the making of another one, {digest}"
+
+
+def _envelope_faults(envelope: bytes, stated: bytes) -> Iterator[str]:
+    """Say what is wrong with the signatures' file that anybody sees, without a key."""
+    try:
+        value = json.loads(envelope)
+        payload = base64.b64decode(value["payload"], validate=True)
+        signatures = [base64.b64decode(signature["sig"], validate=True) for signature in value["signatures"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        yield f"{SIGNATURES}: not a DSSE envelope ({_told(error)})"
+        return
+    if payload != stated:
+        yield f"{SIGNATURES}: what was signed is another statement than the one beside it"
+    if not signatures:
+        yield f"{SIGNATURES}: nobody's signature is in it"
 
 
 def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: bytes) -> Iterator[str]:

@@ -182,6 +182,28 @@ def test_a_rebuild_that_gives_other_bits_has_exit_status_104_and_names_the_step(
 
 
 @pytest.mark.engine
+def test_a_provenance_that_lies_of_how_the_right_bits_were_made_is_found_by_a_rebuild(
+    main_job: MainJob, tmp_path: Path
+) -> None:
+    folder = tmp_path / "received"
+    shutil.copytree(main_job.published, folder)
+    report = report_of(folder)
+    [wheel] = [pin for pin in report["from"]["image"]["wheels"] if pin["name"].startswith("tensorflow")]
+    wheel["version"] = "9.9.9"
+    del report["from"]["image"]["debian_packages"][3:]
+    report["steps"][2]["derivation"]["parameters"]["arguments"] = ["/bin/other"]
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    lying = provenance((folder / "report.json").read_bytes(), (folder / "SHA256SUMS").read_bytes())
+    (folder / "provenance.json").write_bytes(lying)
+    assert main_job.checkout.invoke("verify", str(folder)).status == 0
+    done = main_job.checkout.invoke("verify", str(folder), "--rebuild")
+    assert done.status == 8, done.stderr
+    assert "gave the same bits, but its provenance says otherwise" in done.stderr
+    assert "buildDefinition.resolvedDependencies: published" in done.stderr
+    assert "buildDefinition.internalParameters.steps[2].parameters.arguments" in done.stderr
+
+
+@pytest.mark.engine
 def test_the_last_layer_of_real_weights_is_built_in_both_precisions(main_job: MainJob) -> None:
     # What random weights don't have: outlying dimensions, and padding that nothing was trained on.
     for precision in ("fp16", "fp32"):

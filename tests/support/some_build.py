@@ -135,7 +135,8 @@ def publish_some(
     ir = Artifact(files={name: stored[name] for name in ("model.xml", "model.bin")})
     build = some_build(models)
     [step] = build.steps
-    build = change(replace(build, ir=ir, steps=(replace(step, artifact=ir),)))
+    checkpoint = Artifact(files={name: stored[name] for name in ("vocab.txt", "bert_config.json")})
+    build = change(replace(build, ir=ir, checkpoint=checkpoint, steps=(replace(step, artifact=ir),)))
     told = report(build)
     stated = provenance(told, checksums(stored))
     volatile = {"report.json": store.add_bytes(told), "provenance.json": store.add_bytes(stated)}

@@ -195,16 +195,18 @@ def test_times_span_all_steps_and_the_builder_is_that_of_the_last(build: Build) 
     assert details["builder"]["version"]["engine"] == "20.10.24"
 
 
-def test_every_bertir_that_ran_a_step_is_named_by_its_digest(build: Build) -> None:
+def test_every_bertir_that_ran_a_step_is_named_by_its_digest_and_its_commit(build: Build) -> None:
     [step] = build.steps
-    other = replace(
-        step, facts=dict(step.facts) | {"bertir": {"version": "0.2.0", "digest": str(digest("code"))}}
-    )
+    code = {"version": "0.2.0", "digest": str(digest("code")), "commit": "a" * 40}
+    other = replace(step, facts=dict(step.facts) | {"bertir": code})
     builder = stated(replace(build, steps=(other, step)))["predicate"]["runDetails"]["builder"]
-    assert {(e["uri"], e["digest"]["sha256"]) for e in builder["builderDependencies"]} == {
-        ("pkg:pypi/bertir@0.1.0", "b" * 64),
-        ("pkg:pypi/bertir@0.2.0", digest("code").hex),
-    }
+    named = [
+        (entry["name"], entry["annotations"], entry["digest"]) for entry in builder["builderDependencies"]
+    ]
+    assert sorted(named, key=str) == [
+        ("bertir", {"version": "0.1.0"}, {"sha256": "b" * 64}),
+        ("bertir", {"version": "0.2.0"}, {"sha256": digest("code").hex, "gitCommit": "a" * 40}),
+    ]
 
 
 def test_the_form_of_a_statement_is_pinned(build: Build) -> None:
@@ -216,7 +218,7 @@ def test_the_form_of_a_statement_is_pinned(build: Build) -> None:
     assert value["predicate"]["runDetails"]["byproducts"].pop(0)["name"] == "report.json"
     assert (told["format"], Digest.of_json(value).hex) == (
         3,
-        "208b78cf49162eda5f552451a7d6cfd7fe1af96e1b0459cece66cf6d87993814",
+        "251d53fb3d344845e1b53bd8aa4920e0c421c2972190c19b1b7460fd6faae293",
     )
 
 

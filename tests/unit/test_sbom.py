@@ -289,12 +289,19 @@ def reported(**changes: Any) -> dict[str, Any]:
 
 def published(folder: Path, report: Mapping[str, Any], config: Any = None) -> Verified:
     folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report))
     (folder / "bert_config.json").write_text(
         json.dumps({"num_hidden_layers": 2, "hidden_size": 8} if config is None else config)
     )
     files = {name: digest(name) for name in ("model.xml", "model.bin", "vocab.txt", "bert_config.json")}
-    return Verified(folder=folder, subject=digest("sums"), files=files, statement={}, signed_by=None)
+    return Verified(
+        folder=folder,
+        subject=digest("sums"),
+        files=files,
+        stated=b"{}",
+        statement={},
+        report=json.dumps(report).encode(),
+        signed_by=None,
+    )
 
 
 @pytest.fixture

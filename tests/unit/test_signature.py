@@ -132,6 +132,16 @@ def test_the_key_decides_and_not_the_id_that_an_envelope_says(key: Path, other: 
         signed_by(lying, STATEMENT, public(other))
 
 
+def test_signatures_that_share_an_id_or_have_none_are_looked_at_each_by_itself(
+    key: Path, other: Path
+) -> None:
+    both = json.loads(sign(STATEMENT, load_private_key(other), sign(STATEMENT, load_private_key(key))))
+    for change in ({"keyid": "same"}, {"keyid": ""}):
+        value = both | {"signatures": [signature | change for signature in both["signatures"]]}
+        for signer in (key, other):
+            assert signed_by(json.dumps(value).encode(), STATEMENT, public(signer)) == public(signer).keyid
+
+
 @given(place=st.integers(0, 63), bit=st.integers(0, 7))
 def test_a_signature_with_any_bit_changed_is_none(standing_key: Path, place: int, bit: int) -> None:
     key = standing_key

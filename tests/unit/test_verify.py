@@ -19,6 +19,7 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import provenance
 from bertir.publish import publish
+from bertir.redact import printable
 from bertir.report import Request
 from bertir.reproduce import Given, requested
 from bertir.signature import generate_key, load_private_key, sign
@@ -105,7 +106,14 @@ def test_a_link_in_the_place_of_a_file_is_named_even_to_the_same_bytes(
 @pytest.mark.parametrize("name", ["added", ".hidden", "model.xml~", "a b\nc"])
 def test_an_added_file_is_named(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"")
-    assert f"{name}: not one of the published files" in refusal(folder)
+    assert f"{printable(name)}: not one of the published files" in refusal(folder)
+
+
+def test_no_name_of_a_file_moves_the_cursor_or_makes_a_line_of_its_own(folder: Path) -> None:
+    (folder / "x\x1b[2J\nok: fine").write_bytes(b"")
+    said = refusal(folder)
+    assert "\x1b" not in said
+    assert r"x\x1b[2J\nok: fine: not one of the published files" in said
 
 
 def test_an_added_folder_and_a_pipe_are_named_and_not_waited_for(folder: Path) -> None:
@@ -245,15 +253,54 @@ def test_a_statement_about_other_files_is_refused(folder: Path) -> None:
     assert "provenance.json: its subject isn't this SHA256SUMS" in said
 
 
-def test_what_no_one_without_a_key_can_find_the_key_finds(folder: Path, key: Path) -> None:
-    public = sign_folder(folder, key)
+def forge(folder: Path) -> None:
+    """Put another model.bin there, and make sums, report and statement fit it."""
+    before = Digest.of_file(folder / "model.bin").hex
     (folder / "model.bin").write_bytes(b"evil")
-    sums = "".join(f"{Digest.of_file(folder / name).hex}  {name}\n" for name in SUMMED).encode()
-    (folder / "SHA256SUMS").write_bytes(sums)
-    report = (folder / "report.json").read_bytes()
-    (folder / "provenance.json").write_bytes(provenance(report, sums))
-    assert verify_folder(folder).files["model.bin"] == Digest.of_bytes(b"evil")  # consistent, and forged
+    after = Digest.of_bytes(b"evil").hex
+    for name in ("SHA256SUMS", "report.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert before in text
+        (folder / name).write_text(text.replace(before, after), encoding="utf-8")
+    stated = provenance((folder / "report.json").read_bytes(), (folder / "SHA256SUMS").read_bytes())
+    (folder / "provenance.json").write_bytes(stated)
+
+
+def test_what_no_one_without_a_key_can_find_the_key_finds(folder: Path, key: Path, tmp_path: Path) -> None:
+    public = sign_folder(folder, key)
+    forge(folder)
+    assert "provenance.intoto.jsonl: what was signed is another statement" in refusal(folder)
     assert "provenance.intoto.jsonl: what was signed is another statement" in refusal(folder, public)
+    generate_key(tmp_path / "forger")
+    sign_folder(folder, tmp_path / "forger")
+    assert verify_folder(folder).files["model.bin"] == Digest.of_bytes(b"evil")  # consistent, and forged
+    assert "not signed by the key" in refusal(folder, public)
+
+
+def test_files_that_the_report_does_not_tell_the_making_of_are_named(folder: Path) -> None:
+    (folder / "model.bin").write_bytes(b"evil")
+    (folder / "evil.so").write_bytes(b"evil")
+    names = sorted([*SUMMED, "evil.so"])
+    sums = "".join(f"{Digest.of_file(folder / name).hex}  {name}\n" for name in names).encode()
+    (folder / "SHA256SUMS").write_bytes(sums)
+    (folder / "provenance.json").write_bytes(provenance((folder / "report.json").read_bytes(), sums))
+    said = refusal(folder)
+    assert "model.bin: report.json tells of the making of another one" in said
+    assert "SHA256SUMS: lists evil.so, which bertir doesn't publish" in said
+
+
+@pytest.mark.parametrize(
+    "content", [b"garbage", b"{}", b"[]", b'{"payload": "!", "signatures": []}', b"[" * 100_000]
+)
+def test_a_broken_envelope_is_told_without_a_key_too(folder: Path, content: bytes) -> None:
+    (folder / "provenance.intoto.jsonl").write_bytes(content)
+    assert "provenance.intoto.jsonl: not a DSSE envelope" in refusal(folder)
+
+
+def test_an_envelope_without_a_signature_is_told(folder: Path, key: Path) -> None:
+    sign_folder(folder, key)
+    edit(folder / "provenance.intoto.jsonl", lambda value: value["signatures"].clear())
+    assert "provenance.intoto.jsonl: nobody's signature is in it" in refusal(folder)
 
 
 def test_another_key_is_told(folder: Path, key: Path, tmp_path: Path) -> None:
