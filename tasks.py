@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,10 +24,9 @@ from bertir import commands, evidence
 from bertir.errors import BertirError, ConfigurationError
 from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
-from bertir.reproduce import Given
 from bertir.session import open_session
 from bertir.show import error_json, error_text
-from bertir.wanted import Wanted
+from bertir.wanted import Given, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,14 @@ def whole_number(option: str, text: str) -> int:
         raise ConfigurationError(f"{option} must be a whole number, and is {text!r}") from None
 
 
+def shaped(request: Request, batch: str, seq_len: str) -> Request:
+    return replace(
+        request,
+        batch=whole_number("--batch", batch) if batch else None,
+        seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
+    )
+
+
 def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) -> Options | None:
     if not path:
         for name, value in (("--vocab-file", vocab_file), ("--bert-config", bert_config), ("--case", case)):
@@ -149,14 +157,10 @@ def build_ir(
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
     with exit_statuses(format_):
-        request = Request(
-            model=model,
-            recipe=recipe,
-            precision=precision,
-            head=head,
-            batch=whole_number("--batch", batch) if batch else None,
-            seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
-            task_data=task_data,
+        request = shaped(
+            Request(model=model, recipe=recipe, precision=precision, head=head, task_data=task_data),
+            batch,
+            seq_len,
         )
         print(
             commands.build_ir(
@@ -392,14 +396,10 @@ def check(
     with exit_statuses(format_):
         text, error = evidence.check(
             open_session(ROOT, os.environ),
-            Request(
-                model=model,
-                recipe=recipe,
-                precision=precision,
-                head=head,
-                batch=whole_number("--batch", batch) if batch else None,
-                seq_len=whole_number("--seq-len", seq_len) if seq_len else None,
-                task_data=task_data,
+            shaped(
+                Request(model=model, recipe=recipe, precision=precision, head=head, task_data=task_data),
+                batch,
+                seq_len,
             ),
             checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, case),
             mirror=mirror,

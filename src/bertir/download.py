@@ -21,6 +21,7 @@ from bertir import __version__
 from bertir.digest import CHUNK_BYTES
 from bertir.errors import DigestMismatchError, FetchError
 from bertir.part import BrokenOffError, Part, State
+from bertir.redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -291,11 +292,6 @@ def _reason(error: Exception) -> str:
     return (
         printable(text.partition(": ")[2] if text.startswith(("<", "HTTP")) else text) or type(inner).__name__
     )
-
-
-def printable(text: str) -> str:
-    """What a server says may hold escape sequences: none of them reaches the terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def shown(url: str) -> str:

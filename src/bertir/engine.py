@@ -30,6 +30,7 @@ from bertir.errors import (
     StepError,
     StepTimeoutError,
 )
+from bertir.redact import printable
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -319,7 +320,9 @@ class Engine:
         return state
 
     def _failure(self, command: Command, log: Path, status: int, *, out_of_memory: bool) -> StepError:
-        text = _printable(log.read_text(encoding="utf-8", errors="replace"))
+        # What a step prints may come from a stranger's checkpoint: no escape sequence of it reaches the terminal.
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        text = "\n".join(printable(line) for line in lines)
         kept = self._keep(log, command.name)
         said = [
             line.removeprefix(MESSAGE_PREFIX) for line in text.splitlines() if line.startswith(MESSAGE_PREFIX)
@@ -356,13 +359,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _printable(text: str) -> str:
-    # What a step prints may come from a stranger's checkpoint: no escape sequence of it reaches the terminal.
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in text
-    )
 
 
 def _regular_file(volume: Path, name: str, command: Command) -> Path:

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from bertir.digest import Digest
     from bertir.errors import BertirError
     from bertir.report import Request
-    from bertir.reproduce import Given
     from bertir.session import Session
     from bertir.verify import Verified
-    from bertir.wanted import Wanted
+    from bertir.wanted import Given, Wanted
 
 
 def verify(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bertir import pipeline
 from bertir.compare import MEASURED
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, ReproducibilityError, VerificationError
-from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
+from bertir.local_checkpoint import add_checkpoint, find_checkpoint
 from bertir.materials import load_pins
 from bertir.publish import PROVENANCE, VOLATILE
 from bertir.redact import printable
@@ -24,18 +24,11 @@ if TYPE_CHECKING:
     from bertir.builder import Builder
     from bertir.local_checkpoint import LocalCheckpoint
     from bertir.verify import Verified
+    from bertir.wanted import Given
 
 _TYPES: Mapping[str, type] = {
     "model": str, "recipe": str, "precision": str, "head": str, "task_data": str, "batch": int, "seq_len": int,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a provenance can only name by digest, and the user has to hand over."""
-
-    checkpoint: Options | None = None
-    task_data: str = ""
 
 
 def requested(parameters: Mapping[str, Any], given: Given) -> Request:

@@ -1,8 +1,12 @@
-"""What the command line says of a check; small, as every task imports it."""
+"""What the command line says of a check or a rebuild; small, as every task imports it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bertir.local_checkpoint import Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +26,11 @@ class Wanted:
     times: int = 1
     skip_image: bool = False
     keep: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a provenance can only name by digest, and the user has to hand over for a rebuild."""
+
+    checkpoint: Options | None = None
+    task_data: str = ""

@@ -325,13 +325,6 @@ def test_a_password_in_a_url_is_not_shown(store: Store, files: FileServer) -> No
     assert "127.0.0.1" in str(raised.value)
 
 
-def test_what_a_server_says_does_not_reach_the_terminal_as_it_is() -> None:
-    assert (
-        download.printable("a\x1b[31m\r\nb")
-        == "a\N{REPLACEMENT CHARACTER}[31m" + "\N{REPLACEMENT CHARACTER}" * 2 + "b"
-    )
-
-
 # what is kept
 
 

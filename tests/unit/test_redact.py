@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bertir.errors import FetchError
 from bertir.progress import Progress
-from bertir.redact import without_logins
+from bertir.redact import printable, without_logins
 from bertir.show import error_json, error_text
 
 SECRET = "s3cret"  # noqa: S105 - the point of the test
@@ -35,3 +37,12 @@ def test_neither_errors_nor_progress_show_a_login() -> None:
     for text in (error_text(error), error_json(error), stream.getvalue()):
         assert "mirror.example" in text
         assert SECRET not in text
+
+
+def test_what_is_not_printable_is_written_out() -> None:
+    assert printable("a\x1b[31m\r\nb\udcff é 模") == r"a\x1b[31m\r\nb\udcff é 模"
+
+
+@given(st.text())
+def test_no_text_makes_a_line_of_its_own_or_moves_a_cursor(text: str) -> None:
+    assert printable(text).isprintable()

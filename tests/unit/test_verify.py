@@ -21,10 +21,11 @@ from bertir.provenance import provenance
 from bertir.publish import publish
 from bertir.redact import printable
 from bertir.report import Request
-from bertir.reproduce import Given, requested
+from bertir.reproduce import requested
 from bertir.signature import generate_key, load_private_key, sign
 from bertir.store import Artifact, Store
 from bertir.verify import verify_folder
+from bertir.wanted import Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
