@@ -56,6 +56,8 @@ class Part:
         self.path = folder / f"{key.hex}.part"
         self._state_path = folder / f"{key.hex}.json"
         self._doing = f"download {what}"
+        with store.writing(self._doing):
+            folder.mkdir(exist_ok=True)
         state = self._load()
         self.state = state if state is not None and state.url == url else State(url=url)
 
