@@ -11,6 +11,8 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from bertir.interruption import held
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,6 +57,7 @@ class Part:
         self.store = store
         self.path = folder / f"{key.hex}.part"
         self._state_path = folder / f"{key.hex}.json"
+        self._new_state_path = folder / f"{key.hex}.tmp"
         self._doing = f"download {what}"
         with store.writing(self._doing):
             folder.mkdir(exist_ok=True)
@@ -98,6 +101,7 @@ class Part:
         with self.store.writing(self._doing):
             self.path.unlink(missing_ok=True)
             self._state_path.unlink(missing_ok=True)
+            self._new_state_path.unlink(missing_ok=True)  # of a process that was killed while it wrote it
 
     def _load(self) -> State | None:
         try:
@@ -112,7 +116,7 @@ class Part:
         return state if whole and texts else None
 
     def _save(self, state: State) -> None:
-        temporary = self._state_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        temporary.replace(self._state_path)
+        with held():
+            self._new_state_path.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            self._new_state_path.replace(self._state_path)
         self.state = state
