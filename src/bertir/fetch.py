@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from bertir.archive import take_files
 from bertir.derivation import MOMENT
 from bertir.digest import tree_digest
-from bertir.errors import FetchError
+from bertir.errors import DigestMismatchError, FetchError
 from bertir.mirror import debian_mirror
 from bertir.origin import PUBLISHERS, Origin, other_file, take_from_folder
 from bertir.store import Artifact
@@ -248,17 +248,22 @@ class Fetcher:
                 self.progress.say(
                     stage, f"{len(missing)} wheels by pip: {_some(pin.name for pin in missing)}"
                 )
-                self._run_pip(missing, target)
+                self._run_pip(missing, target, stage)
 
-    def _run_pip(self, pins: Sequence[WheelPin], target: PythonIntent) -> None:
-        with self.store.temporary_folder() as folder:
+    def _run_pip(self, pins: Sequence[WheelPin], target: PythonIntent, stage: str) -> None:
+        with self.store.writing("download wheels"), self.store.temporary_folder() as folder:
             requirements = folder / "requirements.txt"
             requirements.write_text(
                 "".join(f"{pin.name}=={pin.version} --hash={pin.digest}\n" for pin in pins), encoding="utf-8"
             )
             downloads = folder / "wheels"
             downloads.mkdir()
-            pip_download(target, requirements, downloads)
+            try:
+                pip_download(target, requirements, downloads)
+            except DigestMismatchError:
+                # Its cache may be spoiled, or it may have put the wheel together from two downloads.
+                self.progress.say(stage, "not the pinned bytes; asking the index anew, without pip's cache")
+                pip_download(target, requirements, downloads, cache=False)
             found = {self.store.add_file(path).digest for path in sorted(downloads.iterdir())}
             absent = [f"{pin.name} {pin.version}" for pin in pins if pin.digest not in found]
             if absent:
