@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from invoke.context import Context  # noqa: TC002 - invoke looks at the signature
 from invoke.exceptions import Exit
@@ -20,8 +20,9 @@ from invoke.tasks import task
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from bertir import commands, evidence
+from bertir import commands, evidence, housekeeping
 from bertir.errors import BertirError, ConfigurationError
+from bertir.interruption import Interrupted, interruptions
 from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
@@ -59,16 +60,15 @@ def exit_statuses(format_: str = "text") -> Iterator[None]:
     try:
         if format_ not in ("text", "json"):
             raise Exit(f"error: --format must be text or json, and is {format_!r}", 2)
-        for number in (signal.SIGTERM, signal.SIGHUP):  # so that `with` blocks end, and containers with them
-            signal.signal(number, _terminated)
-        yield
-        sys.stdout.flush()
+        with interruptions():
+            yield
+            sys.stdout.flush()
     except BertirError as error:
         if as_json:
             print(error_json(error))
         raise Exit(error_text(error), error.exit_status) from error
-    except KeyboardInterrupt as error:
-        raise Exit("interrupted; what was finished is in the store", 130) from error
+    except Interrupted as error:
+        raise Exit(str(error), error.exit_status) from error
     except BrokenPipeError as error:
         # Whoever read the output has gone; Python would say so once more when it closes the stream.
         _forget_stdout()
@@ -79,10 +79,6 @@ def exit_statuses(format_: str = "text") -> Iterator[None]:
             _forget_stdout()
         where = f"{error.filename}: " if error.filename is not None else "can't write the result: "
         raise Exit(f"error: {where}{error.strerror}", 1) from error
-
-
-def _terminated(number: int, _frame: object) -> NoReturn:
-    raise Exit("terminated; what was finished is in the store", 128 + number)
 
 
 def _write_any_name() -> None:
@@ -356,7 +352,51 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
     """Remove what was published. Example: `invoke clean --store --image`."""
     with exit_statuses():
-        print(commands.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
+        print(housekeeping.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "older-than": "not used for so long: a number with a unit of s, m, h, d, w (default: 30d, if --max-size isn't given)",
+        "max-size": "then the longest unused, until so much is left: bytes, or with a unit as 500M, 20G, 20Gi",
+        "dry-run": "say what would be removed, and remove nothing",
+        "format": FORMAT_HELP,
+    },
+)
+def gc(
+    _: Context, older_than: str = "", max_size: str = "", dry_run: bool = False, format_: str = "text"
+) -> None:
+    """Remove what wasn't used for long from the store, and nothing that a running build uses. Example: `invoke gc --max-size 20G`."""
+    with exit_statuses(format_):
+        print(
+            housekeeping.gc(
+                open_session(ROOT, os.environ),
+                older_than=older_than,
+                max_size=max_size,
+                dry_run=dry_run,
+                as_json=format_ == "json",
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "store": "read all of the store; what is damaged is removed, and made anew by the next build",
+        "format": FORMAT_HELP,
+    },
+)
+def doctor(_: Context, store: bool = False, format_: str = "text") -> None:
+    """See whether what builds rely on is sound. Example: `invoke doctor --store`."""
+    with exit_statuses(format_):
+        text, error = housekeeping.doctor(
+            open_session(ROOT, os.environ), whole_store=store, as_json=format_ == "json"
+        )
+    with exit_statuses():  # the JSON tells the findings already
+        print(text)
+        if error:
+            raise error
 
 
 @task(

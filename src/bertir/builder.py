@@ -20,7 +20,7 @@ from bertir.digest import Digest, tree_digest
 from bertir.errors import EngineError, StepError
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
-from bertir.store import Artifact
+from bertir.store import LEASE, Artifact
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ class ContainerStep:
 
 
 class Builder:
-    """Realises steps. A context manager: it closes the engine's connection, if it had to open one."""
+    """Realises steps. A context manager: it closes the engine's connection, if it had to open one.
+
+    While it is open, `invoke gc` takes nothing that it uses.
+    """
 
     def __init__(
         self,
@@ -110,6 +113,8 @@ class Builder:
         self._loaded: dict[Digest, str] = {}
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(self.store.in_use())
+        self.reap()
         return self
 
     def __exit__(
@@ -147,6 +152,15 @@ class Builder:
         if removed := engine.remove_abandoned(self.store.is_abandoned):
             self.progress.say("engine", f"removed {removed} containers of builds that were killed")
         return engine
+
+    def reap(self) -> None:
+        """Remove what killed builds left: their containers first, as one that runs on may still write to its volume."""
+        if any(not folder.name.startswith(LEASE) for folder in self.store.abandoned()):
+            with contextlib.suppress(
+                EngineError
+            ):  # without an engine none of its containers runs, or none can be asked
+                _ = self.engine
+        self.store.sweep()
 
     # steps
 
@@ -303,4 +317,4 @@ class Builder:
             return self._run(step, loaded)
 
         result = self.realise(step.derivation(interpreter.id), run)
-        yield self.store.path(result.artifact["pyc.tar"].digest)
+        yield self.store.checked(result.artifact["pyc.tar"], what="the compiled modules")

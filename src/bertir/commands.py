@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
 from bertir.errors import ConfigurationError
+from bertir.healing import healed
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.model import load_models, named_or_first
-from bertir.publish import SUMS, is_ours
 from bertir.task_data import MRPC
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
 if TYPE_CHECKING:
+    from bertir.digest import Digest
     from bertir.report import Request
     from bertir.session import Session
+    from bertir.store import Artifact
 
 
 def build_ir(
@@ -46,7 +47,9 @@ def build_ir(
     with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
         if bundle:
             materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
-        build, published = pipeline.build_ir(builder, request, Path(output), local)
+        build, published = healed(
+            lambda: pipeline.build_ir(builder, request, Path(output), local), session.progress
+        )
     facts = show.build_facts(build, published, time.monotonic() - begun)
     return show.to_json(facts) if as_json else show.build_text(facts)
 
@@ -57,10 +60,13 @@ def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> st
         if archive:
             from bertir.image import write_archive
 
-            write_archive(builder.store, builder.assemble_image(), Path(archive))
+            healed(
+                lambda: write_archive(builder.store, builder.assemble_image(), Path(archive)),
+                session.progress,
+            )
             place = archive
         else:
-            place = f"loaded as {builder.load_image()}"
+            place = f"loaded as {healed(builder.load_image, session.progress)}"
         lock = builder.lock
     facts: dict[str, Any] = {
         "image": str(lock.image_id),
@@ -93,15 +99,19 @@ def fetch(
         )
     with session.builder(mirror=mirror) as builder:
         name = named_or_first(session.layout.models, model)
-        named = materials.fetch_materials(builder, name, task_data)
-        split = materials.split_task_data(builder).artifact if task_data else None
-        if split and output:
-            materials.write_task_data(builder, split, Path(output))
-        size = builder.store.size_of(named.values())
-        if bundle:
+
+        def work() -> tuple[dict[str, Digest], Artifact | None, int]:
+            named = materials.fetch_materials(builder, name, task_data)
+            split = materials.split_task_data(builder).artifact if task_data else None
+            if split and output:
+                materials.write_task_data(builder, split, Path(output))
+            if not bundle:
+                return named, split, builder.store.size_of(named.values())
             from bertir.bundle import write_bundle
 
-            size = write_bundle(builder.store, named, Path(bundle), builder.progress)
+            return named, split, write_bundle(builder.store, named, Path(bundle), builder.progress)
+
+        named, split, size = healed(work, session.progress)
     facts = {
         "model": name,
         "materials": {what: str(digest) for what, digest in sorted(named.items())},
@@ -175,24 +185,6 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
         locked_image(load_intent(session.layout.docker), load_image_lock(session.layout.docker))
     if "host" in chosen:
         check_host_locks(session.layout.root)
-
-
-def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
-    removed = []
-    if image:
-        with session.builder() as builder:
-            builder.remove_image()
-            removed.append(f"image {builder.lock.image_id.short}")
-    for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
-        # A link may lead anywhere: only what lies in the folder itself is removed.
-        if is_ours(sums.parent) and not sums.parent.parent.is_symlink():
-            shutil.rmtree(sums.parent)
-            removed.append(str(sums.parent))
-    if store:
-        opened = session.store()
-        opened.clear()
-        removed.append(f"the store, {opened.root}")
-    return "removed: " + (", ".join(removed) or "nothing, there was nothing")
 
 
 def engine(session: Session) -> str:

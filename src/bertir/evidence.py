@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bertir import materials, show
 from bertir.errors import ConfigurationError, VerificationError
+from bertir.healing import healed
 from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import named_or_first
 from bertir.publish import SIGNATURES
@@ -120,7 +121,7 @@ def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: 
         from bertir.image_sbom import locked_image_sbom
 
         with session.builder(offline=offline) as builder:
-            value = locked_image_sbom(builder)
+            value = healed(lambda: locked_image_sbom(builder), session.progress)
     data = serialised(value)
     if not output:
         return data.decode().rstrip("\n") if as_json else show.sbom_text(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from bertir.errors import EngineError
 from bertir.publish import REPORT, SUMS
-from bertir.store import Store
+from bertir.store import Blob, Store
 from bertir.variations import OTHER_ID
 from bertir.vary import Means
 
@@ -112,8 +112,10 @@ def _stock(supplies: Supplies, root: Path) -> None:
     store = Store(root)
     for digest in sorted(set(supplies.materials), key=str):
         target = store.path(digest)
-        target.parent.mkdir(exist_ok=True)
-        source = supplies.store.path(digest)
+        target.parent.mkdir(exist_ok=True, mode=0o755)
+        # Looked at first: the copy that a rebuild would find damaged there isn't the one to be made anew.
+        found = supplies.store.find(digest)
+        source = supplies.store.checked(found or Blob(digest=digest, size=0), what="a material")
         try:
             os.link(source, target)
         except OSError:  # another disk, or a file system that has no links

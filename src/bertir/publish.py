@@ -6,16 +6,17 @@ import contextlib
 import ctypes
 import errno
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError
+from bertir.interruption import held
+from bertir.staging import MARK, staged_folder, sweep, sync_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
@@ -59,26 +60,35 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
         ConfigurationError: `folder` holds something that bertir did not publish; it is left alone.
         BertirError: the disk is full, or the place can't be written; nothing is left behind.
     """
+    prefix = f".{folder.name}{MARK}"
+    sweep(folder.parent, prefix)
     if _is_published(artifact, folder):
         return Published(folder=folder, unchanged=True)
     try:
         _refuse_foreign(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with staged_folder(folder.parent, prefix) as around:
+            # In a folder of ours, so that what is to go stays marked as such when the old and the new one change places.
+            staged = around / folder.name
+            staged.mkdir()
+            for name, blob in artifact.files.items():
+                store.copy_out(blob, staged / name, what=name)
+            _write_synced(staged / SUMS, checksums(artifact))
+            _open_to_readers(staged)
+            signed = (folder / SIGNATURES).exists()
+            sync_folder(staged)
+            _put_in_place(staged, folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    signed = (folder / SIGNATURES).exists()
-    try:
-        for name, blob in artifact.files.items():
-            store.copy_out(blob, staged / name, what=name)
-        (staged / SUMS).write_bytes(checksums(artifact))
-        _open_to_readers(staged)
-        _put_in_place(staged, folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _is_published(artifact: Artifact, folder: Path) -> bool:
@@ -125,7 +135,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _open_to_readers(staged: Path) -> None:
-    # mkdtemp makes 0700; what is published follows the user's umask, as anything that they write does.
+    # The staged folder's parent is 0700; what is published follows the user's umask, as anything that they write does.
     mask = os.umask(0)
     os.umask(mask)
     for item in staged.iterdir():
@@ -134,7 +144,7 @@ def _open_to_readers(staged: Path) -> None:
 
 
 def _put_in_place(staged: Path, folder: Path) -> None:
-    """Rename `staged` to `folder`; what was there is then at `staged`, for the caller to remove."""
+    """Rename `staged` to `folder`; what was there is then beside where `staged` was, for the caller to remove."""
     try:
         staged.rename(folder)
     except OSError as error:
@@ -145,10 +155,9 @@ def _put_in_place(staged: Path, folder: Path) -> None:
     # There is a folder: an older build's, or one that another process published a moment ago.
     if not _exchange(staged, folder):
         # No renameat2 here: for a moment there is no folder, but never a half-written one.
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        folder.rename(old)
-        staged.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with held():
+            folder.rename(staged.with_name("old"))
+            staged.rename(folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -21,16 +21,18 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from bertir import pipeline
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.errors import BertirError
 from bertir.fetch import Fetcher
+from bertir.interruption import Interrupted, interruptions
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.progress import Progress
 from bertir.report import Request
-from bertir.store import Store, default_root
+from bertir.store import Store
+from bertir.store_folder import default_root
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -159,17 +161,7 @@ def rebuild(builder: Telling, order: Order) -> None:
     tell("published", folder=str(published.folder))
 
 
-def _stop(number: int, _frame: object) -> NoReturn:
-    sys.exit(128 + number)
-
-
 def main() -> int:
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # so that `with` blocks end, and containers with them
-        signal.signal(number, _stop)
     # If whoever asked is killed, nobody wants this any more.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     locale.setlocale(locale.LC_ALL, "")
@@ -178,17 +170,20 @@ def main() -> int:
     layout = Layout(root=ROOT, models=Path(environment.get("BERTIR_MODELS") or ROOT / "models.toml"))
     progress = Progress(stream=sys.stderr)
     try:
-        store = Store(default_root(environment))
-        fetcher = Fetcher(store=store, environment=environment, progress=progress, offline=True)
-        with Telling(
-            layout=layout,
-            store=store,
-            fetcher=fetcher,
-            environment=environment,
-            progress=progress,
-            surroundings=order.surroundings,
-        ) as builder:
-            rebuild(builder, order)
+        with interruptions():
+            store = Store(default_root(environment))
+            fetcher = Fetcher(store=store, environment=environment, progress=progress, offline=True)
+            with Telling(
+                layout=layout,
+                store=store,
+                fetcher=fetcher,
+                environment=environment,
+                progress=progress,
+                surroundings=order.surroundings,
+            ) as builder:
+                rebuild(builder, order)
+    except Interrupted as error:
+        return error.exit_status
     except BertirError as error:
         tell("failed", message=str(error), advice=error.advice, exit_status=error.exit_status)
         return error.exit_status

@@ -13,6 +13,7 @@ from bertir.errors import LockError
 from bertir.host_lock import HOST_LOCKS, host_requirements, host_resolution
 from bertir.image import describe_image
 from bertir.intent import load_intent
+from bertir.interruption import held
 from bertir.lock import (
     DEBIAN_LOCK,
     IMAGE_LOCK,
@@ -188,8 +189,9 @@ def replace_all(texts: Mapping[Path, str]) -> None:
             path.parent.mkdir(exist_ok=True)
             old[path] = path.read_bytes() if path.exists() else None
             new[path].write_text(text, encoding="utf-8")
-        for path, written in new.items():
-            written.replace(path)
+        with held():  # not half of them
+            for path, written in new.items():
+                written.replace(path)
     except OSError as error:
         for path, data in old.items():
             _restore(path, data)

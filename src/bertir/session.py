@@ -12,7 +12,8 @@ from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
 from bertir.origin import chosen_origin
 from bertir.progress import Progress
-from bertir.store import Store, default_root
+from bertir.store import Store
+from bertir.store_folder import default_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -207,3 +207,59 @@ def models_text(facts: Iterable[Mapping[str, Any]]) -> str:
             ),
         ]
     )
+
+
+def collected_text(facts: Mapping[str, Any]) -> str:
+    """A collection of the store, as a table."""
+    verb = "would go" if facts["dry_run"] else "removed"
+    counts = ", ".join(
+        f"{facts[kind]} {kind}" for kind in ("objects", "records", "downloads", "logs") if facts[kind]
+    )
+    rows = [
+        ("store", facts["store"]),
+        (verb, f"{counts or 'nothing'}, {facts['bytes'] / 1e6:.1f} MB"),
+        ("left", f"{facts['kept'] / 1e6:.1f} MB"),
+    ]
+    if facts["in_use"]:
+        rows.append(
+            ("in use", f"{facts['in_use'] / 1e6:.1f} MB by {facts['users']} running builds, and kept")
+        )
+    return table(rows)
+
+
+def examined_text(facts: Mapping[str, Any]) -> str:
+    """A scan of the store, as a table."""
+    return table(
+        [
+            ("store", facts["store"]),
+            ("objects", f"{facts['objects']}, {facts['bytes'] / 1e6:.1f} MB, all read"),
+            (
+                "records",
+                f"{facts['records']}, of which {facts['incomplete']} have lost outputs to a collection",
+            ),
+            ("downloads", f"{facts['parts']} unfinished"),
+            ("abandoned", f"{facts['abandoned']} folders of killed builds; the next build removes them"),
+            ("damaged", f"{len(facts['findings'])}"),
+        ]
+    )
+
+
+def surroundings_text(facts: Mapping[str, Any]) -> str:
+    """What a build would rely on, as a table."""
+    engine = facts["engine"]
+    if "error" in engine:
+        rows = [("engine", engine["error"]), ("", engine["advice"])]
+    else:
+        loaded = "loaded" if engine["image_loaded"] else "not loaded; the next build loads it"
+        rows = [
+            ("engine", f"{engine['name']} {engine['version']}, {engine['architecture']}"),
+            ("image", f"{facts['image']}, {loaded}"),
+        ]
+    return table(
+        [
+            ("store", f"{facts['store']}, {facts['store_bytes'] / 1e6:.0f} MB"),
+            ("free there", f"{facts['store_free_bytes'] / 1e6:.0f} MB"),
+            ("in use by", f"{facts['other_builds']} builds"),
+            *rows,
+        ]
+    )

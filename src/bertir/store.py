@@ -1,47 +1,49 @@
 """The store: objects by digest, and records that say which objects a derivation gave.
 
-    objects/<2 hex>/<62 hex>    files, read-only, named by the sha256 of their content
+    objects/<2 hex>/<62 hex>    files, read-only, named by the sha256 of their content; their mtime is their last use
     records/<step>/<key>.json   derivation key -> output names and digests
-    locks/<name>                flock files, so that each artifact is built once
+    locks/<name>                flock files, so that each artifact is built once (locking.py)
     downloads/                  what has come of unfinished downloads, kept for the next run (download.py)
-    tmp/                        work in progress; renamed into objects/ when whole
+    tmp/                        work in progress, renamed into objects/ when whole; and a lease of each build (staging.py)
     logs/                       of steps that failed
 
 Two levels as in dvc's run cache: a changed input with equal content costs nothing downstream.
 Objects are written under a temporary name, synced and renamed, so an object that exists is whole.
+What isn't used for long is collected by `invoke gc` (collect.py), which takes nothing that a build uses: see `in_use`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
-from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
+from bertir.errors import BertirError, DigestMismatchError
+from bertir.locking import folder_lock, locked, locked_if_free
+from bertir.staging import (
+    abandoned,
+    is_abandoned,
+    remove_folder,
+    staged_file,
+    staged_folder,
+    sweep,
+    sync_folder,
+)
+from bertir.store_folder import TAG, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
 
-FOLDERS = ("objects", "records", "locks", "tmp", "logs")
-# The Cache Directory Tagging Specification: backup programs leave out what holds this file. And by it bertir knows
-# its own folder again.
-TAG = "CACHEDIR.TAG"
-TAG_TEXT = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
-)
-SECONDS_TO_TAKE_LOCK = 60
-_SECONDS_BETWEEN_TRIES = 0.05
+FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs")
+LEASE = "use-"  # how files in tmp/ are named that say: this process uses the store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +85,26 @@ class StoreError(BertirError):
     """The store can't be read or written."""
 
 
+class LostObjectError(StoreError):
+    """An object is gone, or was damaged and has been removed: what is built again is whole (healing.py)."""
+
+    def __init__(self, message: str, digest: Digest, *, advice: str = "") -> None:
+        super().__init__(message, advice=advice or "Run the same command again; it is made anew.")
+        self.digest = digest
+
+
 class Store:
-    """A folder of objects and records. Opening it makes the folder; nothing else is read or kept."""
+    """A folder of objects and records. Opening it makes the folder; nothing else is read or kept.
+
+    Raises:
+        ConfigurationError: the folder is not fit to be a store: another user's, open to all, of something else.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._used_since: int | None = None
         with _as_store_error(root, "open the store"):
-            root.mkdir(parents=True, exist_ok=True, mode=0o755)
-            if not (root / TAG).exists():
-                _refuse_foreign(root)
-                (root / TAG).write_text(TAG_TEXT, encoding="ascii")
-            for name in FOLDERS:
-                (root / name).mkdir(exist_ok=True, mode=0o755)
-            self._sweep()
+            open_folder(root, FOLDERS)
 
     # objects
 
@@ -104,18 +113,29 @@ class Store:
 
     def has(self, blob: Blob) -> bool:
         """Whether the object is there with the recorded size (its bytes are checked where they matter)."""
-        try:
-            return self.path(blob.digest).stat().st_size == blob.size
-        except FileNotFoundError:
-            return False
+        return self._use(self.path(blob.digest)) == blob.size
 
     def has_all(self, artifact: Artifact) -> bool:
         return all(self.has(blob) for blob in artifact.files.values())
 
     def find(self, digest: Digest) -> Blob | None:
         """Look an object up by digest alone, as pins do which don't know the size."""
+        size = self._use(self.path(digest))
+        return None if size is None else Blob(digest=digest, size=size)
+
+    def _use(self, path: Path) -> int | None:
+        """Give a file's size, if it is there; and make this moment that of its last use, as a collector will see it."""
         try:
-            return Blob(digest=digest, size=self.path(digest).stat().st_size)
+            status = path.stat()
+            if self._used_since is not None and status.st_mtime_ns >= self._used_since:
+                return status.st_size  # said already in this build
+            with folder_lock(
+                self.root / "objects", alone=False
+            ):  # not between a collector's look and its deed
+                size = path.stat().st_size
+                with contextlib.suppress(PermissionError):  # another user's object, in a rebuild's store
+                    os.utime(path)
+                return size
         except FileNotFoundError:
             return None
 
@@ -148,8 +168,9 @@ class Store:
                 )
             path.chmod(0o444)
             target = self.path(sink.digest)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(exist_ok=True, mode=0o755)  # whatever the umask
             path.replace(target)
+            sync_folder(target.parent)
             return Blob(digest=sink.digest, size=sink.size)
 
     def add_bytes(self, data: bytes, *, expected: Digest | None = None, what: str = "content") -> Blob:
@@ -166,40 +187,38 @@ class Store:
         """Give an object's path once its bytes were read and found to be the right ones.
 
         Raises:
-            StoreError: they are not; the object is removed, so that the next run makes it anew.
+            LostObjectError: they are not; the object is removed, so that the next run makes it anew.
         """
         path = self.path(blob.digest)
-        with self._present(what):
+        with self._present(blob, what):
             found = Digest.of_file(path)
         if found != blob.digest:
             raise self._damaged(blob, found, what)
         return path
 
     @contextlib.contextmanager
-    def _present(self, what: str) -> Iterator[None]:
+    def _present(self, blob: Blob, what: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise StoreError(
-                f"the store no longer holds {what}", advice="Run the same command again; it is made anew."
-            ) from error
+            raise LostObjectError(f"the store no longer holds {what}", blob.digest) from error
 
     def _damaged(self, blob: Blob, found: Digest, what: str) -> StoreError:
         self.path(blob.digest).unlink(missing_ok=True)
-        return StoreError(
-            f"the store held other bytes for {what} than it should"
+        return LostObjectError(
+            f"the store held other bytes for {what} than it should, and the damaged object was removed"
             f"\n  expected {blob.digest}\n  found    {found}",
-            advice="The damaged object was removed; run the same command again.",
+            blob.digest,
         )
 
     def read(self, blob: Blob, *, what: str) -> Iterator[bytes]:
         """Stream an object, hashing it on the way.
 
         Raises:
-            StoreError: at the end, if the bytes were not the right ones; the object is removed.
+            LostObjectError: at the end, if the bytes were not the right ones; the object is removed.
         """
         found = hashlib.sha256()
-        with self._present(what), self.path(blob.digest).open("rb") as file:
+        with self._present(blob, what), self.path(blob.digest).open("rb") as file:
             for chunk in read_chunks(file):
                 found.update(chunk)
                 yield chunk
@@ -210,7 +229,7 @@ class Store:
         """Copy an object to a new file outside, checking its bytes on the way.
 
         Raises:
-            StoreError: the stored bytes are damaged (nothing is left at `target`).
+            LostObjectError: the stored bytes are damaged (nothing is left at `target`).
         """
         try:
             with target.open("xb") as file:
@@ -228,17 +247,33 @@ class Store:
         return self.root / "records" / step / f"{key.hex}.json"
 
     def load_record(self, step: str, key: Digest) -> Record | None:
-        """Give the record if it is there, readable, and all its objects are."""
+        """Give the record if it is there, whole, and all its objects are."""
+        path = self._record_path(step, key)
         try:
-            raw = json.loads(self._record_path(step, key).read_bytes())
+            record = self.read_record(path)
+        except (OSError, ValueError):
+            return None  # a damaged record is as good as none: the step runs again and replaces it
+        self._use(path)
+        return record if self.has_all(record.artifact) else None
+
+    def read_record(self, path: Path) -> Record:
+        """Read a record's file; what it was saved for is part of what its checksum is over.
+
+        Raises:
+            OSError: there is none. ValueError: it isn't as it was saved.
+        """
+        data = path.read_bytes()
+        try:
+            raw = json.loads(data)
+            if raw.pop("sha256") != Digest.of_json([path.parent.name, path.stem, raw]).hex:
+                raise ValueError(path)
             files = {
                 name: Blob(digest=Digest.from_str(entry["digest"]), size=entry["size"])
                 for name, entry in raw["files"].items()
             }
-            record = Record(artifact=Artifact(files=files), derivation=raw["derivation"], facts=raw["facts"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # a damaged record is as good as none: the step runs again and replaces it
-        return record if self.has_all(record.artifact) else None
+            return Record(artifact=Artifact(files=files), derivation=raw["derivation"], facts=raw["facts"])
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(path) from error
 
     def save_record(self, step: str, key: Digest, record: Record) -> None:
         value = {
@@ -249,50 +284,66 @@ class Store:
                 for name, blob in record.artifact.files.items()
             },
         }
-        data = json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+        value = json.loads(json.dumps(value, allow_nan=False))  # as it will be read: tuples are lists then
+        value["sha256"] = Digest.of_json([step, key.hex, value]).hex
+        data = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
         target = self._record_path(step, key)
         with _as_store_error(self.root, f"record {step}"), self.temporary_folder() as folder:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(exist_ok=True, mode=0o755)
             path = folder / "record"
-            path.write_bytes(data)
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             path.replace(target)
+            sync_folder(target.parent)
 
     # work in progress
 
     @contextlib.contextmanager
     def temporary_folder(self) -> Iterator[Path]:
         """A private folder on the store's own disk, removed at the end whatever happens."""
-        with _as_store_error(self.root, "make a temporary folder"):
-            folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
-        # Held while the folder is in use; the kernel lets go of it when the process dies, however it dies.
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            with _as_store_error(self.root, "make a temporary folder"):
+                folder = stack.enter_context(staged_folder(self.root / "tmp", "work-"))
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
+
+    def abandoned(self) -> list[Path]:
+        """Give the temporary folders of processes that were killed."""
+        return abandoned(self.root / "tmp")
 
     def is_abandoned(self, folder: Path) -> bool:
         """Whether a temporary folder belongs to no living process."""
-        try:
-            age = time.time() - folder.stat().st_mtime
-            descriptor = os.open(folder, os.O_RDONLY)
-        except OSError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        else:
-            return age > SECONDS_TO_TAKE_LOCK  # younger: its owner may be about to lock it
-        finally:
-            os.close(descriptor)
+        return is_abandoned(folder)
 
-    def _sweep(self) -> None:
-        for folder in (self.root / "tmp").iterdir():
-            if self.is_abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+    def sweep(self) -> None:
+        """Remove what killed processes left: temporary folders, leases, files of locks that nobody holds."""
+        sweep(self.root / "tmp")
+        for path in (self.root / "locks").iterdir():
+            with contextlib.suppress(OSError), locked_if_free(path):
+                pass
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within it, what this store found, has or added isn't collected, however long ago it was used before."""
+        with contextlib.ExitStack() as stack:
+            with _as_store_error(self.root, "say that it is in use"):
+                path, _ = stack.enter_context(staged_file(self.root / "tmp", LEASE))
+                self._used_since = path.stat().st_mtime_ns
+            try:
+                yield
+            finally:
+                self._used_since = None
+
+    def users(self) -> list[int]:
+        """Give of each build that uses the store the moment at which it began, in nanoseconds of the store's disk."""
+        found = []
+        with folder_lock(self.root / "tmp", alone=True):
+            for path in (self.root / "tmp").glob(f"{LEASE}*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if not is_abandoned(path):
+                        found.append(path.stat().st_mtime_ns)
+        return found
 
     @contextlib.contextmanager
     def lock(
@@ -302,17 +353,9 @@ class Store:
 
         `waiting` is called once, if another process still holds it after so many seconds.
         """
-        path = self.root / "locks" / name
-        with _as_store_error(self.root, "take a lock"):
-            file = path.open("ab")
-        with file:
-            tells = time.monotonic() + after
-            while not _try_lock(file):
-                if time.monotonic() >= tells:
-                    waiting()
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    break
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+        with contextlib.ExitStack() as stack:
+            with _as_store_error(self.root, "take a lock"):
+                stack.enter_context(locked(self.root / "locks" / name, waiting=waiting, after=after))
             yield
 
     def writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
@@ -324,55 +367,22 @@ class Store:
         return sum(blob.size for digest in set(digests) if (blob := self.find(digest)) is not None)
 
     def clear(self) -> None:
-        """Remove everything that the store holds; and its folder, unless something else is in it."""
+        """Remove everything that the store holds; and its folder, unless something else is in it.
+
+        Raises:
+            StoreError: a build is using it.
+        """
         with _as_store_error(self.root, "remove the store"):
+            if users := self.users():
+                raise StoreError(
+                    f"{self.root} is in use by {len(users)} other process{'es' if len(users) > 1 else ''}",
+                    advice="Wait until they have ended, then run it again.",
+                )
             for name in FOLDERS:
-                shutil.rmtree(self.root / name)
+                remove_folder(self.root / name)
             (self.root / TAG).unlink()
             if not any(self.root.iterdir()) and not self.root.is_symlink():
                 self.root.rmdir()
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def default_root(environment: Mapping[str, str]) -> Path:
-    """`BERTIR_STORE`, else `bertir` under the user's cache directory (XDG base directories).
-
-    Raises:
-        ConfigurationError: `BERTIR_STORE` is relative, or there is no home directory.
-    """
-    chosen = environment.get("BERTIR_STORE", "")
-    if chosen:
-        if not Path(chosen).is_absolute():
-            raise ConfigurationError(
-                f"BERTIR_STORE must be an absolute path, and is {chosen!r}",
-                advice="For example: export BERTIR_STORE=/var/cache/bertir",
-            )
-        return Path(chosen)
-    cache = environment.get("XDG_CACHE_HOME", "")
-    if cache and Path(cache).is_absolute():  # the XDG specification: a relative one is to be ignored
-        return Path(cache) / "bertir"
-    home = environment.get("HOME", "")
-    if not home:
-        raise ConfigurationError(
-            "no place for the store: neither BERTIR_STORE nor HOME is set",
-            advice="For example: export BERTIR_STORE=/var/cache/bertir",
-        )
-    return Path(home) / ".cache" / "bertir"
-
-
-def _refuse_foreign(root: Path) -> None:
-    if any(item.name not in FOLDERS for item in root.iterdir()):
-        raise ConfigurationError(
-            f"{root} is to be the store, and holds something else",
-            advice="Set BERTIR_STORE to a folder that is empty, or that isn't there yet.",
-        )
 
 
 @contextlib.contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from bertir.staging import MARK, staged_file, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from bertir.errors import BertirError
 
@@ -25,24 +26,19 @@ def whole_file(path: Path, failure: Callable[[str], BertirError]) -> Iterator[Bi
     Raises:
         BertirError: as `failure` makes it; nothing is left behind. What the block raises goes through.
     """
+    prefix = f".{path.name}{MARK}"
     try:
         if not path.name or path.is_dir():
             raise failure(f"can't write {path}: it is a folder")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise failure(f"can't write {path}: {error.strerror}") from error
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)  # mkstemp makes 0600
-        partial.replace(path)
+        sweep(path.parent, prefix)
+        with staged_file(path.parent, prefix) as (partial, descriptor):
+            with open(descriptor, "wb", closefd=False) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            partial.chmod(0o666 & ~mask)  # it was made 0600
+            partial.replace(path)
     except OSError as error:
         raise failure(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

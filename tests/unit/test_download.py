@@ -403,12 +403,12 @@ def test_a_damaged_note_about_a_part_begins_it_anew(store: Store, files: FileSer
 
 
 def test_a_part_without_its_note_begins_anew(store: Store, files: FileServer) -> None:
-    (store.root / "downloads").mkdir()
     (store.root / "downloads" / f"{KEY.hex}.part").write_bytes(b"left by nobody")
     assert get(store, files) == DATA
 
 
-def test_a_folder_that_can_not_be_made_is_one_store_error(store: Store, files: FileServer) -> None:
+def test_a_folder_that_is_none_is_one_store_error(store: Store, files: FileServer) -> None:
+    (store.root / "downloads").rmdir()
     (store.root / "downloads").touch()
     with pytest.raises(StoreError, match=r"could not download a\.zip"):
         get(store, files)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from bertir.digest import CHUNK_BYTES, Digest
 from bertir.errors import ConfigurationError, DigestMismatchError
-from bertir.store import Artifact, Blob, Record, Store, StoreError, default_root
+from bertir.store import Artifact, Blob, Record, Store, StoreError
+from bertir.store_folder import default_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -126,6 +126,8 @@ def test_every_task_is_listed_with_what_it_does(project: Project) -> None:
         "sign",
         "verify",
         "keygen",
+        "gc",
+        "doctor",
     }
     assert all(len(text) > 10 for text in listed.values())
     alone = re.findall(r"^  ([a-z-]+)$", ended.out, re.MULTILINE)
@@ -590,6 +592,28 @@ def test_an_interrupted_download_is_gone_on_with_by_the_next_run(
     assert fetched(project)
 
 
+def test_under_nohup_a_closed_terminal_ends_nothing(project: Project, zipped: FileServer) -> None:
+    zipped.pace = 0.5
+    with subprocess.Popen(
+        ["nohup", *project.command("build-ir")],
+        cwd=project.root,
+        env=project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not zipped.asked:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        zipped.pace = 0
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 6, errors  # at the freeze, for want of an engine
+    assert fetched(project)
+
+
 def test_the_models_of_the_project_are_listed_with_all_their_digests(project: Project) -> None:
     listed = {model["name"]: model for model in json.loads(project.invoke("models", "--format", "json").out)}
     assert len(listed) == 8
@@ -736,6 +760,66 @@ def test_clean_removes_the_store_on_demand_only(project: Project) -> None:
     assert (project.home / "store").is_dir()
     assert project.invoke("clean", "--store").status == 0
     assert not (project.home / "store").exists()
+
+
+def test_gc_removes_what_is_old_and_says_the_same_beforehand(project: Project) -> None:
+    store = Store(project.home / "store")
+    old, new = store.add_bytes(b"old" * 1000), store.add_bytes(b"new")
+    os.utime(store.path(old.digest), (1000, 1000))
+    planned = json.loads(project.invoke("gc", "--dry-run", "--format", "json").out)
+    assert (planned["dry_run"], planned["objects"], planned["bytes"]) == (True, 1, 3000)
+    assert store.path(old.digest).exists()
+    ended = project.invoke("gc")
+    assert "removed  1 objects, 0.0 MB" in ended.out
+    assert [store.path(blob.digest).exists() for blob in (old, new)] == [False, True]
+    assert project.invoke("gc", "--max-size", "0").status == 0
+    assert not store.path(new.digest).exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--older-than", "thirty"), ("--older-than", "30"), ("--max-size", "-1"), ("--max-size", "2P")],
+)
+def test_an_amount_that_is_none_is_status_2(project: Project, option: str, value: str) -> None:
+    ended = project.invoke("gc", f"{option}={value}")
+    assert ended.status == 2
+    assert repr(value) in ended.err
+    assert f"For example: {option}" in ended.err
+
+
+def test_doctor_names_what_is_damaged_and_removes_it(project: Project) -> None:
+    store = Store(project.home / "store")
+    path = store.path(store.add_bytes(b"content").digest)
+    store.add_bytes(b"sound")
+    assert project.invoke("doctor", "--store").status == 0
+    path.chmod(0o644)
+    path.write_bytes(b"consent")
+    ended = project.invoke("doctor", "--store", "--format", "json")
+    facts = json.loads(ended.out)
+    assert ended.status == 1
+    assert (facts["sound"], facts["objects"]) == (False, 2)
+    assert facts["findings"][0]["path"] == str(path.relative_to(store.root))
+    assert path.parent.name + "/" + path.name in ended.err
+    assert "fetches or builds anew" in ended.err
+    assert not path.exists()
+    assert project.invoke("doctor", "--store").status == 0
+
+
+def test_doctor_without_an_engine_says_so_and_what_to_do(project: Project) -> None:
+    ended = project.invoke("doctor")
+    assert ended.status == 0
+    assert "no container engine answers" in ended.out
+    assert "make engine" in ended.out
+    assert str(project.home / "store") in ended.out
+
+
+def test_a_store_of_another_user_or_open_to_all_is_status_2_and_nothing_is_done(project: Project) -> None:
+    Store(project.home / "store").add_bytes(b"x")
+    (project.home / "store" / "objects").chmod(0o777)
+    ended = project.invoke("gc", "--max-size", "0")
+    assert ended.status == 2
+    assert "everybody may write to" in ended.err
+    assert len(list((project.home / "store").glob("objects/*/*"))) == 1
 
 
 # signals and pipes

@@ -1,0 +1,85 @@
+"""The tasks that look after what builds leave on a machine, one function a task."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertir import show
+from bertir.amount import duration, size
+from bertir.collect import DEFAULT_AGE, Rules, collect
+from bertir.doctor import examine, store_files
+from bertir.errors import EngineError
+from bertir.publish import SUMS, is_ours
+from bertir.store import StoreError
+
+if TYPE_CHECKING:
+    from bertir.session import Session
+
+
+def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
+    removed = []
+    if image:
+        with session.builder() as builder:
+            builder.remove_image()
+            removed.append(f"image {builder.lock.image_id.short}")
+    for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
+        # A link may lead anywhere: only what lies in the folder itself is removed.
+        if is_ours(sums.parent) and not sums.parent.parent.is_symlink():
+            shutil.rmtree(sums.parent)
+            removed.append(str(sums.parent))
+    if store:
+        opened = session.store()
+        opened.clear()
+        removed.append(f"the store, {opened.root}")
+    return "removed: " + (", ".join(removed) or "nothing, there was nothing")
+
+
+def gc(session: Session, *, older_than: str, max_size: str, dry_run: bool, as_json: bool) -> str:
+    age = duration("--older-than", older_than) if older_than else None
+    most = size("--max-size", max_size) if max_size else None
+    if age is None and most is None:
+        age = DEFAULT_AGE
+    store = session.store()
+    collected = collect(store, Rules(older_than=age, max_size=most, dry_run=dry_run))
+    facts = {"store": str(store.root), **asdict(collected)}
+    return show.to_json(facts) if as_json else show.collected_text(facts)
+
+
+def doctor(session: Session, *, whole_store: bool, as_json: bool) -> tuple[str, StoreError | None]:
+    """Give the text to print, and the error that it ends with if something was damaged."""
+    if not whole_store:
+        facts = _surroundings(session)
+        return show.to_json(facts) if as_json else show.surroundings_text(facts), None
+    store = session.store()
+    examined = examine(store, session.progress)
+    facts = {"store": str(store.root), **asdict(examined), "sound": examined.is_sound}
+    text = show.to_json(facts) if as_json else show.examined_text(facts)
+    if examined.is_sound:
+        return text, None
+    listed = "\n".join(f"  {finding.path}: {finding.wrong}; {finding.done}" for finding in examined.findings)
+    return text, StoreError(
+        f"{len(examined.findings)} files in the store {store.root} were damaged\n{listed}",
+        advice="The next build fetches or builds anew what it needs of them. See whether the disk is sound.",
+    )
+
+
+def _surroundings(session: Session) -> dict[str, Any]:
+    """What a build would rely on, looked at from outside: nothing is read but sizes."""
+    with session.builder() as builder:
+        store = builder.store
+        try:
+            engine: dict[str, Any] = builder.engine.facts().to_json()
+            engine["image_loaded"] = builder.has_image()
+        except EngineError as error:
+            engine = {"error": str(error), "advice": error.advice}
+        return {
+            "store": str(store.root),
+            "store_bytes": sum(size for _, size in store_files(store)),
+            "store_free_bytes": shutil.disk_usage(store.root).free,
+            "other_builds": len(store.users()) - 1,  # not this one
+            "engine": engine,
+            "image": str(builder.lock.image_id),
+        }

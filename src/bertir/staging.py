@@ -1,0 +1,149 @@
+"""Folders and files of work in progress, which no process leaves behind, however it ends.
+
+Each is held by a flock as long as its process lives; the kernel lets go of it when that dies. So whoever comes next can
+tell what is abandoned, and removes it. To be made and to be held are one step for others: both are done under a
+shared lock on the folder around it, and whoever looks for abandoned ones takes that lock alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertir.interruption import held
+from bertir.locking import folder_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# In the name of whatever is staged in a user's folder: what bertir didn't make there isn't bertir's to remove.
+MARK = ".bertir-"
+
+
+@contextlib.contextmanager
+def staged_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a private folder (0700) in `parent`, and remove it at the end if it is still there.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    folder, descriptor = None, None
+    try:
+        with held(), folder_lock(parent, alone=False):
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            descriptor = os.open(folder, os.O_RDONLY)
+            _hold(descriptor)
+        yield folder
+    finally:
+        with held():
+            if folder is not None:
+                remove_folder(folder)
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def staged_file(parent: Path, prefix: str) -> Iterator[tuple[Path, int]]:
+    """Make a private file (0600) in `parent`, and remove it at the end if it is still there.
+
+    Gives its path and a descriptor to write to, which the block does not close.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    path, descriptor = None, None
+    try:
+        with held(), folder_lock(parent, alone=False):
+            descriptor, name = tempfile.mkstemp(prefix=prefix, dir=parent)
+            path = Path(name)
+            _hold(descriptor)
+        yield path, descriptor
+    finally:
+        with held():
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def abandoned(parent: Path, prefix: str = "") -> list[Path]:
+    """Give what is staged in `parent` under such a name and belongs to no living process."""
+    try:
+        with folder_lock(parent, alone=True):
+            return [
+                path
+                for path in sorted(parent.iterdir())
+                if path.name.startswith(prefix) and is_abandoned(path)
+            ]
+    except OSError:
+        return []  # a folder that can't be read, or a file system that knows no locks
+
+
+def sweep(parent: Path, prefix: str = "") -> None:
+    """Remove what killed processes left in `parent` under names that begin so."""
+    for path in abandoned(parent, prefix):
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether no living process holds it; what isn't there is held by none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # another user's, or no folder or file: nothing that we staged
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False  # held; or nobody can tell
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as the system lets us; what forbids it is opened first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        _open_up(folder)
+        for path, folders, _ in os.walk(folder):
+            for name in folders:
+                _open_up(Path(path) / name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    """Let us into a folder; never through a link, which a step in the container may have put there."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
+        finally:
+            os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> None:
+    # A file system without locks (some of NFS): then nobody takes it for abandoned, and nobody removes it either.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,85 @@
+"""Where the store's folder is, and whether it is fit to be one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertir.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# The Cache Directory Tagging Specification: backup programs leave out what holds this file. And by it bertir knows
+# its own folder again.
+TAG = "CACHEDIR.TAG"
+TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
+)
+_ELSEWHERE = "Set BERTIR_STORE to a folder that is empty, or that isn't there yet."
+
+
+def default_root(environment: Mapping[str, str]) -> Path:
+    """`BERTIR_STORE`, else `bertir` under the user's cache directory (XDG base directories).
+
+    Raises:
+        ConfigurationError: `BERTIR_STORE` is relative, or there is no home directory.
+    """
+    chosen = environment.get("BERTIR_STORE", "")
+    if chosen:
+        if not Path(chosen).is_absolute():
+            raise ConfigurationError(
+                f"BERTIR_STORE must be an absolute path, and is {chosen!r}",
+                advice="For example: export BERTIR_STORE=/var/cache/bertir",
+            )
+        return Path(chosen)
+    cache = environment.get("XDG_CACHE_HOME", "")
+    if cache and Path(cache).is_absolute():  # the XDG specification: a relative one is to be ignored
+        return Path(cache) / "bertir"
+    home = environment.get("HOME", "")
+    if not home:
+        raise ConfigurationError(
+            "no place for the store: neither BERTIR_STORE nor HOME is set",
+            advice="For example: export BERTIR_STORE=/var/cache/bertir",
+        )
+    return Path(home) / ".cache" / "bertir"
+
+
+def open_folder(root: Path, folders: Sequence[str]) -> None:
+    """Make the store's folder, or see that what is there is one, and that nobody else may write to it.
+
+    Raises:
+        ConfigurationError: it holds something else, is another user's, or everybody may write to it.
+        OSError: it can't be made.
+    """
+    root.mkdir(parents=True, exist_ok=True, mode=0o755)
+    _refuse_open(root)
+    if not (root / TAG).exists():
+        _refuse_foreign(root, folders)
+        (root / TAG).write_text(TAG_TEXT, encoding="ascii")
+    for name in folders:
+        folder = root / name
+        folder.mkdir(exist_ok=True, mode=0o755)
+        _refuse_open(folder)
+
+
+def _refuse_open(folder: Path) -> None:
+    """Objects are opened by name, and are in part not hashed again: who may write here decides what is built."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{folder} belongs to the user {status.st_uid}, and this is the user {os.geteuid()}",
+            advice="Set BERTIR_STORE to a folder of your own: what another user put into a store would be built from.",
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise ConfigurationError(
+            f"everybody may write to {folder}, and so decide what is built from it",
+            advice=f"Run `chmod o-w {folder}` and, if somebody may have, `invoke clean --store`; or set BERTIR_STORE.",
+        )
+
+
+def _refuse_foreign(root: Path, folders: Sequence[str]) -> None:
+    if any(item.name not in folders for item in root.iterdir()):
+        raise ConfigurationError(f"{root} is to be the store, and holds something else", advice=_ELSEWHERE)
