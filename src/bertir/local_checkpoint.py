@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
-from bertir.digest import Digest
-from bertir.errors import ConfigurationError
+from bertir.digest import Digest, read_chunks
+from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.steady import Marks
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from bertir.checkpoint_files import Chosen
@@ -29,6 +30,7 @@ CASES = ("cased", "uncased")
 _VOCABULARY_BYTES = 64 << 20
 _TEXTS = ("bert_config.json", "config.json", "vocab.txt")
 _TOKEN_SHOWN = 40
+_COPY_IT = "Is a training still running? Copy the checkpoint when it is saved, then build from the copy."
 _SPECIAL = re.compile(r"\[.*\]")
 
 
@@ -68,6 +70,7 @@ class LocalCheckpoint:
         prefix: of a checkpoint of TensorFlow's; empty for Hugging Face's.
         kind: `google` or `hugging-face`.
         files: the name that a step sees -> the user's file.
+        marks: how these were before any of them was read.
         lower_case_from: who decided on `lower_case`: `--case` or `vocab.txt`.
         upper_case: of vocab.txt, the first token that made it cased; empty if none did.
     """
@@ -81,6 +84,7 @@ class LocalCheckpoint:
     layers: int
     max_positions: int
     upper_case: str = ""
+    marks: Marks = field(default_factory=lambda: Marks({}))
 
     @property
     def case(self) -> str:
@@ -107,6 +111,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         # Before anything is missed that another architecture hasn't got.
         _refuse_other_architectures(options.bert_config or chosen.folder / "config.json")
     files = {**chosen.files, **_beside(chosen.folder, options, chosen.kind)}
+    marks = Marks.of(files.values())
     configuration = _configuration(
         files["config.json" if chosen.kind == HUGGING_FACE else "bert_config.json"]
     )
@@ -127,6 +132,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         layers=configuration["num_hidden_layers"],
         max_positions=configuration["max_position_embeddings"],
         upper_case=upper_case,
+        marks=marks,
     )
 
 
@@ -134,20 +140,43 @@ def add_checkpoint(store: Store, local: LocalCheckpoint) -> Artifact:
     """Copy the files into the store, where they aren't there yet.
 
     Raises:
-        ConfigurationError: one can't be read.
+        ConfigurationError: one can't be read, or one has changed since the checkpoint was found.
     """
-    return Artifact(files={name: _add(store, name, path) for name, path in local.files.items()})
+    local.marks.require_unchanged(_COPY_IT)  # 1 GB is read for nothing otherwise
+    stored = Artifact(
+        files={name: _add(store, name, path, local.marks) for name, path in local.files.items()}
+    )
+    # Once more for all: .data may have been another saving's when .index was read, and have been whole since.
+    local.marks.require_unchanged(_COPY_IT)
+    return stored
 
 
-def _add(store: Store, name: str, path: Path) -> Blob:
+def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
     try:
         if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
-            return store.add_bytes(path.read_bytes().removeprefix(BOM_UTF8), what=name)
+            data = path.read_bytes()
+            marks.require_unchanged(_COPY_IT)
+            return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
+        # Hashed first: a checkpoint that is in the store already isn't written again.
         digest = Digest.of_file(path)
-        # Expected: a file that is written to in these moments is not what was read.
-        return store.find(digest) or store.add_file(path, expected=digest)
+        if (present := store.find(digest)) is not None:
+            return present
+        marks.require_unchanged(_COPY_IT)
+        return store.add(_steadily(path, marks), expected=digest, what=path.name)
+    except DigestMismatchError as error:  # unchanged by its times, or it would have been said
+        raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+
+
+def _steadily(path: Path, marks: Marks) -> Iterator[bytes]:
+    """Give a file's bytes, and end with an error if it changed: what is being stored is thrown away then."""
+    try:
+        with path.open("rb") as file:
+            yield from read_chunks(file)
+    except OSError as error:  # not the store's
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+    marks.require_unchanged(_COPY_IT)
 
 
 def _refuse_other_architectures(path: Path) -> None:

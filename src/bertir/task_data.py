@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
 from bertir.model import web_address
+from bertir.steady import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +106,9 @@ def read_dev_tsv(folder: Path) -> bytes:
             raise ConfigurationError(f"--task-data: there is no {path}", advice=advice)
         if path.stat().st_size > _MOST_DEV_BYTES:
             raise ConfigurationError(f"{path} has over {_MOST_DEV_BYTES / 1e6:.0f} MB", advice=advice)
+        marks = Marks.of([path])
         data = path.read_bytes()
+        marks.require_unchanged("Is it still being written? Run it again when it is whole.")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ConfigurationError(f"can't read {path}: {error}", advice=advice) from error
     try:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bertir.digest import Digest
-from bertir.download import Patience
 from bertir.errors import DigestMismatchError, FetchError
 from bertir.fetch import Fetcher
 from bertir.intent import PythonIntent
 from bertir.lock import DebianPackage, WheelPin
 from bertir.progress import SILENT, Progress
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

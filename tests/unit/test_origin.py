@@ -12,7 +12,6 @@ from file_server import Fault, FileServer, serve_files
 from google_zip import google_models, models_toml, small_files, write_zip
 
 from bertir.digest import Digest
-from bertir.download import Patience
 from bertir.errors import ConfigurationError, DigestMismatchError, FetchError
 from bertir.fetch import Fetcher, OfflineError
 from bertir.model import GoogleZip, Model, load_models
@@ -20,6 +19,7 @@ from bertir.origin import PUBLISHERS, Origin, chosen_origin
 from bertir.progress import SILENT
 from bertir.store import Store, StoreError
 from bertir.task_data import PinnedFile
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
