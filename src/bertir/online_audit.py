@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from bertir.audit import ADVISORIES, LOCKS, load_advisories
+from bertir.audit import ADVISORIES, LOCKS, load_advisories, load_pins
 from bertir.errors import ConfigurationError, FetchError, VerificationError
+from bertir.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bertir.audit import Advisory
@@ -22,7 +23,7 @@ SECONDS = 600
 
 
 def ask(root: Path, service: str) -> dict[str, dict[str, list[str]]]:
-    """Ask about every lock, and give the ids by place and package.
+    """Ask about every lock, and give the answered ids by place and package.
 
     Args:
         root: the checkout.
@@ -30,19 +31,24 @@ def ask(root: Path, service: str) -> dict[str, dict[str, list[str]]]:
 
     Raises:
         ConfigurationError: pip-audit isn't installed.
-        FetchError: the service can't be asked, so nothing is known.
+        FetchError: the service can't be asked about all of them, so nothing is known.
         VerificationError: it names an advisory that has no answer.
     """
-    advisories = load_advisories(root)
+    advisories, places = load_advisories(root), load_pins(root)
     found: dict[str, dict[str, list[str]]] = {}
     unanswered = []
-    for place, lock in LOCKS.items():
-        for dependency in _pip_audit(root / lock, service):
-            name, version = canonicalize_name(dependency["name"]), dependency["version"]
-            for one in dependency["vulns"]:
-                found.setdefault(place, {}).setdefault(name, []).append(one["id"])
-                if not _answered(one, name, version, advisories):
-                    unanswered.append(f"{one['id']} is about {name} {version} of the {place}")
+    for place, pins in places.items():
+        named = _pip_audit(root / LOCKS[place], service)
+        for pin in pins.items():
+            name, version = pin
+            if pin not in named:
+                continue  # for another machine, by its marker
+            for ids in named[pin]:
+                answer = next((one.id for one in advisories if _is_answer(one, pin, ids)), None)
+                if answer is None:
+                    unanswered.append(f"{', '.join(ids)} is about {name} {version} of the {place}")
+                else:
+                    found.setdefault(place, {}).setdefault(name, []).append(answer)
     if unanswered:
         raise VerificationError(
             "\n".join(["advisories without an answer:", *unanswered]), advice=f"Answer them in {ADVISORIES}."
@@ -50,24 +56,15 @@ def ask(root: Path, service: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _answered(one: Mapping[str, Any], name: str, version: str, advisories: tuple[Advisory, ...]) -> bool:
-    ids = {one["id"], *one["aliases"]}
-    return any(
-        advisory.affects(name, version) and ids & {advisory.id, *advisory.aliases} for advisory in advisories
-    )
+def _is_answer(advisory: Advisory, pin: tuple[str, str], ids: Sequence[str]) -> bool:
+    return advisory.affects(*pin) and not {advisory.id, *advisory.aliases}.isdisjoint(ids)
 
 
-def _pip_audit(lock: Path, service: str) -> Iterator[Mapping[str, Any]]:
-    command = [
-        sys.executable,
-        "-m",
-        "pip_audit",
-        "--requirement",
-        str(lock),
-        "--require-hashes",
-        "--disable-pip",
-    ]
-    command += ["--format", "json", "--progress-spinner", "off", "--vulnerability-service", "osv"]
+def _pip_audit(lock: Path, service: str) -> dict[tuple[str, str], list[list[str]]]:
+    """Give what was asked about, by name and version, with the ids of each advisory, which has several."""
+    command = [sys.executable, "-m", "pip_audit", "--require-hashes", "--disable-pip", "--format", "json"]
+    command += ["--progress-spinner", "off", "--vulnerability-service", "osv"]
+    command += ["--requirement", str(lock)]
     if service:
         command += ["--osv-url", service]
     try:
@@ -81,11 +78,16 @@ def _pip_audit(lock: Path, service: str) -> Iterator[Mapping[str, Any]]:
             "pip-audit isn't installed", advice="Make the development environment: make dev"
         )
     try:
-        dependencies = json.loads(done.stdout)["dependencies"]
-    except (ValueError, KeyError) as error:
+        return {
+            (canonicalize_name(one["name"]), one["version"]): [
+                [vulnerability["id"], *vulnerability["aliases"]] for vulnerability in one["vulns"]
+            ]
+            for one in json.loads(done.stdout)["dependencies"]
+            if "skip_reason" not in one
+        }
+    except (ValueError, KeyError, TypeError) as error:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise FetchError(
-            f"pip-audit can't ask about {lock}, so nothing is known of today: {last}",
+            f"pip-audit can't ask about {lock}, so nothing is known of today: {printable(last[:300])}",
             advice="`invoke audit` tells what was known on the day of its record.",
         ) from error
-    return (one for one in dependencies if "skip_reason" not in one)
