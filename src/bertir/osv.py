@@ -7,6 +7,7 @@ records of PyPI's packages are looked at, and no withdrawn ones.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -133,10 +134,19 @@ def _parsed(text: str, suffix: str) -> dict[str, Any]:
 
 
 def _head(folder: Path) -> tuple[str, str]:
-    command = ["git", "-C", str(folder), "log", "-1", "--no-show-signature", "--format=%H %cs"]
+    # A folder's own configuration may have git fetch what the folder lacks, by a program that it names.
+    command = ["git", "-c", "protocol.allow=never", "-C", str(folder), "--no-pager", "log", "-1"]
+    command += ["--no-show-signature", "--no-mailmap", "--format=%H %cs"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
         raise ConfigurationError(

@@ -285,6 +285,28 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
             read_database(folder, {("keras", "2.15.0")})
 
 
+def test_a_database_runs_no_program_of_its_own(tmp_path: Path) -> None:
+    """Its Git configuration has what is missing fetched by a program that it names."""
+    folder = database(tmp_path / "db", record("keras", {"introduced": "0"}))
+    git = ["git", "-C", str(folder)]
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    (folder / ".git" / "objects" / head[:2] / head[2:]).unlink()
+    ran = tmp_path / "ran"
+    for name, value in (
+        ("core.repositoryformatversion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.url", str(folder)),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.uploadpack", f"touch '{ran}'; git-upload-pack"),
+    ):
+        subprocess.run([*git, "config", name, value], check=True)
+    with pytest.raises(ConfigurationError, match="no Git checkout"):
+        read_database(folder, {("keras", "2.15.0")})
+    assert not ran.exists()
+
+
 def test_records_in_yaml_are_read(tmp_path: Path) -> None:
     folder = database(tmp_path / "db", record("other", {"introduced": "0"}))
     (folder / "PYSEC-1.yaml").write_text(
