@@ -118,7 +118,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
 
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
-    told = [printable(line) for line in wrong[:MOST_LINES]]
+    told = [*map(printable, wrong[:MOST_LINES])]
     if rest := len(wrong) - len(told):
         told.append(f"… and {rest} more")
     return VerificationError(
