@@ -11,12 +11,11 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
-
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.lock import read_lock
+from bertir.redact import printable
 from bertir.requirements import parse_requirements
+from bertir.versions import is_in, normalised_name, specifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,14 +49,14 @@ class Advisory:
     id: str
     aliases: tuple[str, ...]
     package: str
-    affected: tuple[SpecifierSet, ...]
+    affected: tuple[str, ...]
     what: str
     verdict: str
     answer: str
     recorded: bool
 
     def affects(self, name: str, version: str) -> bool:
-        return name == self.package and any(one.contains(version, prereleases=True) for one in self.affected)
+        return name == self.package and is_in(self.affected, version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,9 @@ def audit(root: Path) -> Audit:
     pins, examined, advisories = load_pins(root), load_examined(root), load_advisories(root)
     wrong = [*_not_examined(pins, examined), *_not_answered(examined, advisories), *_idle(pins, advisories)]
     if wrong:
-        raise VerificationError("\n".join(["the audit is not complete:", *wrong]), advice=EXAMINE)
+        raise VerificationError(
+            "\n".join(["the audit is not complete:", *map(printable, wrong)]), advice=EXAMINE
+        )
     return Audit(examined=examined, findings=tuple(_findings(pins, advisories)))
 
 
@@ -144,7 +145,7 @@ def examine(root: Path, database: Database) -> None:
 def load_pins(root: Path) -> Pins:
     return {
         place: {
-            canonicalize_name(pin.name): pin.version
+            normalised_name(pin.name): pin.version
             for pin in parse_requirements(read_lock(root / lock), name=str(root / lock)).pins
         }
         for place, lock in LOCKS.items()
@@ -195,10 +196,7 @@ def load_advisories(root: Path) -> tuple[Advisory, ...]:
 
 
 def _advisory(entry: Mapping[str, Any]) -> Advisory:
-    try:
-        affected = tuple(SpecifierSet(text) for text in entry["affected"])
-    except InvalidSpecifier as error:
-        raise ValueError(str(error)) from error
+    affected = tuple(specifier(text) for text in entry["affected"])
     known = {"id", "aliases", "package", "affected", "what", "verdict", "answer", "recorded"}
     if entry.keys() != known or entry["verdict"] not in VERDICTS or not affected:
         message = f"{entry.get('id')}: needs exactly {', '.join(sorted(known))}; verdict is one of {VERDICTS}"
@@ -206,7 +204,7 @@ def _advisory(entry: Mapping[str, Any]) -> Advisory:
     return Advisory(
         id=entry["id"],
         aliases=tuple(entry["aliases"]),
-        package=canonicalize_name(entry["package"]),
+        package=normalised_name(entry["package"]),
         affected=affected,
         what=" ".join(entry["what"].split()),
         verdict=entry["verdict"],

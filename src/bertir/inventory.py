@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from bertir.deb import STATUS, package_entries, read_control
@@ -20,6 +19,7 @@ from bertir.digest import Digest
 from bertir.errors import ImageError
 from bertir.licences import Declared, of_copyright, of_metadata
 from bertir.tree import FileEntry, LinkEntry
+from bertir.versions import normalised_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -162,11 +162,6 @@ def wheel_parts(
 def required_names(python: PythonIntent) -> list[str]:
     """Give the names of what `image.toml` asks for."""
     return [normalised_name(Requirement(text).name) for text in python.requirements]
-
-
-def normalised_name(name: str) -> str:
-    """Give a distribution's name as all its spellings are compared."""
-    return str(canonicalize_name(name))
 
 
 def marker_environment(python: PythonIntent, interpreter: str) -> dict[str, str]:

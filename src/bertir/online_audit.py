@@ -7,11 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
 from bertir.audit import ADVISORIES, LOCKS, load_advisories, load_pins
 from bertir.errors import ConfigurationError, FetchError, VerificationError
 from bertir.redact import printable
+from bertir.versions import normalised_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +45,7 @@ def ask(root: Path, service: str) -> dict[str, dict[str, list[str]]]:
             for ids in named[pin]:
                 answer = next((one.id for one in advisories if _is_answer(one, pin, ids)), None)
                 if answer is None:
-                    unanswered.append(f"{', '.join(ids)} is about {name} {version} of the {place}")
+                    unanswered.append(f"{printable(', '.join(ids))} is about {name} {version} of the {place}")
                 else:
                     found.setdefault(place, {}).setdefault(name, []).append(answer)
     if unanswered:
@@ -79,7 +78,7 @@ def _pip_audit(lock: Path, service: str) -> dict[tuple[str, str], list[list[str]
         )
     try:
         return {
-            (canonicalize_name(one["name"]), one["version"]): [
+            (normalised_name(one["name"]), one["version"]): [
                 [vulnerability["id"], *vulnerability["aliases"]] for vulnerability in one["vulns"]
             ]
             for one in json.loads(done.stdout)["dependencies"]

@@ -7,15 +7,14 @@ records of PyPI's packages are looked at, and no withdrawn ones.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
-
 from bertir.errors import ConfigurationError
+from bertir.versions import is_between, normalised_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -75,7 +74,7 @@ def is_affected(record: Mapping[str, Any], name: str, version: str) -> bool:
     """Say whether an OSV record names this version: among its `versions`, or by a range of its ecosystem."""
     return any(
         version in affected.get("versions", ())
-        or any(_in_range(scope["events"], version) for scope in _ranges(affected))
+        or any(is_between(scope["events"], version) for scope in _ranges(affected))
         for affected in record.get("affected", ())
         if _package(affected) == name
     )
@@ -83,33 +82,11 @@ def is_affected(record: Mapping[str, Any], name: str, version: str) -> bool:
 
 def _package(affected: Mapping[str, Any]) -> str | None:
     package = affected.get("package", {})
-    return canonicalize_name(package["name"]) if package.get("ecosystem") == "PyPI" else None
+    return normalised_name(package["name"]) if package.get("ecosystem") == "PyPI" else None
 
 
 def _ranges(affected: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     return (scope for scope in affected.get("ranges", ()) if scope["type"] == "ECOSYSTEM")
-
-
-def _in_range(events: list[Mapping[str, str]], version: str) -> bool:
-    """Evaluate as the specification has it: events in the order of their versions, the last one before decides."""
-    wanted = Version(version)
-    inside = False
-    for at, kind in sorted(
-        ((_at(text), kind) for event in events for kind, text in event.items()), key=_order
-    ):
-        if kind == "introduced" and wanted >= at:
-            inside = True
-        elif (kind == "fixed" and wanted >= at) or (kind == "last_affected" and wanted > at):
-            inside = False
-    return inside
-
-
-def _at(text: str) -> Version:
-    return Version("0.dev0" if text == "0" else text)
-
-
-def _order(event: tuple[Version, str]) -> tuple[Version, bool]:
-    return event[0], event[1] == "introduced"
 
 
 def _records(folder: Path, names: Collection[str]) -> Iterator[Mapping[str, Any]]:
@@ -118,7 +95,7 @@ def _records(folder: Path, names: Collection[str]) -> Iterator[Mapping[str, Any]
             continue
         try:
             text = path.read_text(encoding="utf-8")
-            if not any(canonicalize_name(name) in names for name in _NAME.findall(text)):
+            if not any(normalised_name(name) in names for name in _NAME.findall(text)):
                 continue
             record = _parsed(text, path.suffix)
             if record.get("withdrawn") or not any(
@@ -127,9 +104,9 @@ def _records(folder: Path, names: Collection[str]) -> Iterator[Mapping[str, Any]
                 continue
             for affected in record["affected"]:
                 for scope in _ranges(affected):
-                    _in_range(scope["events"], "0")
+                    is_between(scope["events"], "0")
             str(record["id"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidVersion) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"{path} is no advisory in OSV's form: {error!r}") from error
         yield record
 
@@ -157,10 +134,19 @@ def _parsed(text: str, suffix: str) -> dict[str, Any]:
 
 
 def _head(folder: Path) -> tuple[str, str]:
-    command = ["git", "-C", str(folder), "log", "-1", "--no-show-signature", "--format=%H %cs"]
+    # A folder's own configuration may have git fetch what the folder lacks, by a program that it names.
+    command = ["git", "-c", "protocol.allow=never", "-C", str(folder), "--no-pager", "log", "-1"]
+    command += ["--no-show-signature", "--no-mailmap", "--format=%H %cs"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SECONDS,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
         raise ConfigurationError(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Of files that are read whole; ours are some 100 kB.
 MOST_BYTES = 64 << 20
+# Of the one that isn't small. What is larger isn't hashed: an hour's work for a file without a byte on the disk.
+MOST_BYTES_OF_WEIGHTS = 16 << 30
+MOST_LINES = 40  # of a message: a stranger's folder may have a million files
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)")
 # What `externalParameters` may hold; SLSA has verifiers refuse any other.
 PARAMETERS = frozenset(
@@ -115,8 +118,11 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
 
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
+    told = [*map(printable, wrong[:MOST_LINES])]
+    if rest := len(wrong) - len(told):
+        told.append(f"… and {rest} more")
     return VerificationError(
-        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(printable, wrong)),
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(told),
         advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
     )
 
@@ -173,7 +179,11 @@ def _changed(folder: Path, readable: list[str], listed: Mapping[str, Digest]) ->
     for name, expected in listed.items():
         if name not in readable:
             continue
+        most = MOST_BYTES_OF_WEIGHTS if name == "model.bin" else MOST_BYTES
         try:
+            if (folder / name).stat().st_size > most:
+                yield f"{name}: larger than any that bertir publishes"
+                continue
             found = Digest.of_file(folder / name)
         except OSError as error:
             yield f"{name}: can't be read: {error.strerror}"

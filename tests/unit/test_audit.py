@@ -256,6 +256,10 @@ def test_a_database_is_read_and_written_down_with_its_day(root: Path, tmp_path: 
         record("requests", {"introduced": "0"}, id="GHSA-2222-2222-2222", withdrawn="2026-01-01T00:00:00Z"),
         record("nobody-pins-this", {"introduced": "0"}),
     )
+    outside = tmp_path / "outside.json"
+    outside.write_text(json.dumps(record("keras", {"introduced": "0"}, id="GHSA-3333-3333-3333")))
+    (folder / "link.json").symlink_to(outside)
+    os.mkfifo(folder / "pipe.json")
     pins = {pin for versions in load_pins(root).values() for pin in versions.items()}
     found = read_database(folder, pins)
     assert (found.date, found.records) == ("2026-07-23", 2)
@@ -273,7 +277,6 @@ def test_a_database_is_read_and_written_down_with_its_day(root: Path, tmp_path: 
 def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     broken = database(tmp_path / "broken", record("keras", {"introduced": "no version"}))
-    (broken / "link.json").symlink_to("/dev/zero")
     empty = database(tmp_path / "empty", record("nobody-pins-this", {"introduced": "0"}))
     for folder, message in (
         (tmp_path / "plain", "no Git checkout"),
@@ -283,6 +286,28 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=message):
             read_database(folder, {("keras", "2.15.0")})
+
+
+def test_a_database_runs_no_program_of_its_own(tmp_path: Path) -> None:
+    """Its Git configuration has what is missing fetched by a program that it names."""
+    folder = database(tmp_path / "db", record("keras", {"introduced": "0"}))
+    git = ["git", "-C", str(folder)]
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    (folder / ".git" / "objects" / head[:2] / head[2:]).unlink()
+    ran = tmp_path / "ran"
+    for name, value in (
+        ("core.repositoryformatversion", "1"),
+        ("extensions.partialClone", "origin"),
+        ("remote.origin.url", str(folder)),
+        ("remote.origin.promisor", "true"),
+        ("remote.origin.uploadpack", f"touch '{ran}'; git-upload-pack"),
+    ):
+        subprocess.run([*git, "config", name, value], check=True)
+    with pytest.raises(ConfigurationError, match="no Git checkout"):
+        read_database(folder, {("keras", "2.15.0")})
+    assert not ran.exists()
 
 
 def test_records_in_yaml_are_read(tmp_path: Path) -> None:
