@@ -106,18 +106,19 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether `folder` holds what bertir published, and nothing else: every file in it is in its SHA256SUMS."""
+    """Whether `folder` holds what bertir published, and nothing else: its SHA256SUMS lists only what bertir publishes."""
     try:
         if folder.is_symlink():
             return False
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         listed = {name for line in lines if (name := line.partition("  ")[2])}
-        return {*ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {
-            *listed,
-            SUMS,
-            *VOLATILE,
-            SIGNATURES,
-        }
+        if not {*ALWAYS} <= listed <= LISTED.keys():
+            return False
+        items = list(folder.iterdir())
+        # Whoever writes SHA256SUMS may list their own: a folder is never ours, whatever it is called.
+        if any(item.is_dir() and not item.is_symlink() for item in items):
+            return False
+        return {item.name for item in items} <= {*listed, SUMS, *VOLATILE, SIGNATURES}
     except (OSError, UnicodeDecodeError):
         return False
 
