@@ -22,12 +22,25 @@ settings.load_profile("bertir")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
+FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell the figures that docs/reliability.md states."""
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(f"figure: {line}")
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Note a figure, to be told after the tests: how many cases there were, how long they took."""
+    return request.config.stash.setdefault(FIGURES, []).append
 
 
 @pytest.fixture(scope="session")

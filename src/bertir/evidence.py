@@ -169,3 +169,28 @@ def check(
         checked = rebuild_and_compare(builder, request, checkpoint, wanted)
     facts = check_facts(checked)
     return show.to_json(facts) if as_json else check_text(checked), checked.error()
+
+
+def audit(session: Session, *, database: str, online: bool, service: str, format_: str) -> str:
+    from bertir import audit as audits
+    from bertir import show_audit
+
+    if service and not online:
+        raise ConfigurationError("--service is what --online asks", advice="Add --online.")
+    root = session.layout.root
+    if database:
+        from bertir.osv import read_database
+
+        pins = {(name, version) for pins in audits.load_pins(root).values() for name, version in pins.items()}
+        audits.examine(root, read_database(Path(database), pins))
+    found = audits.audit(root)
+    if format_ == "markdown":
+        return show_audit.audit_markdown(found)
+    facts = show_audit.audit_facts(found)
+    text = show_audit.audit_text(found)
+    if online:
+        from bertir.online_audit import ask
+
+        facts["online"] = ask(root, service)
+        text += "\nonline: the service names nothing that isn't answered"
+    return show.to_json(facts) if format_ == "json" else text

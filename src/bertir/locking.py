@@ -8,6 +8,8 @@ import os
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
+from bertir.interruption import held
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -30,37 +32,46 @@ def locked(path: Path, *, waiting: Callable[[], None] = lambda: None, after: flo
     tells = time.monotonic() + after
     told = False
     while True:
-        with path.open("ab") as file:
-            if not _try(file):
-                if not told and time.monotonic() >= tells:
-                    told = True
-                    waiting()
-                if told:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                else:
-                    time.sleep(_SECONDS_BETWEEN_TRIES)
-                    continue
-            # Whoever held it has removed the file since it was opened: the lock of that name is another file now.
-            if _is(file, path):
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+        with contextlib.ExitStack() as stack:
+            file, mine = _opened(stack, path)
+            if mine:
+                yield
                 return
+            if told:
+                # Until whoever holds it lets go of it. That removes the file: the lock of that name is another one then.
+                fcntl.flock(file, fcntl.LOCK_EX)
+            elif time.monotonic() >= tells:
+                told = True
+                waiting()
+            else:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 @contextlib.contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Like `locked`, without waiting: whether the lock is held is what the block is given."""
-    with path.open("ab") as file:
-        held = _try(file) and _is(file, path)
-        try:
-            yield held
-        finally:
-            if held:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    with contextlib.ExitStack() as stack:
+        _, mine = _opened(stack, path)
+        yield mine
+
+
+def _opened(stack: contextlib.ExitStack, path: Path) -> tuple[BinaryIO, bool]:
+    """Open the file and try to lock it; at the stack's end it is removed, if the lock was to be had, and closed.
+
+    All of it or nothing: a signal in between would leave a file that nobody removes.
+    """
+    with held():
+        file = stack.enter_context(path.open("ab"))
+        # Whoever held it may have removed the file since it was opened.
+        mine = _try(file) and _is(file, path)
+        if mine:
+            stack.callback(_remove, path)
+    return file, mine
+
+
+def _remove(path: Path) -> None:
+    with held(), contextlib.suppress(OSError):
+        path.unlink()
 
 
 @contextlib.contextmanager

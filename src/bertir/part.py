@@ -13,6 +13,7 @@ import stat
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from bertir.interruption import held
 from bertir.store import StoreError
 from bertir.web import BrokenOffError
 
@@ -56,6 +57,7 @@ class Part:
         self.store = store
         self.path = folder / f"{key.hex}.part"
         self._state_path = folder / f"{key.hex}.json"
+        self._new_state_path = folder / f"{key.hex}.tmp"
         self._doing = f"download {what}"
         self.in_one_piece = False
         with store.writing(self._doing):
@@ -113,6 +115,7 @@ class Part:
         with self.store.writing(self._doing):
             self.path.unlink(missing_ok=True)
             self._state_path.unlink(missing_ok=True)
+            self._new_state_path.unlink(missing_ok=True)  # of a process that was killed while it wrote it
         self.state = State(url=self.state.url)
 
     def _load(self) -> State | None:
@@ -128,9 +131,9 @@ class Part:
         return state if whole and texts else None
 
     def _save(self, state: State) -> None:
-        temporary = self._state_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        temporary.replace(self._state_path)
+        with held():
+            self._new_state_path.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            self._new_state_path.replace(self._state_path)
         self.state = state
 
 
