@@ -239,12 +239,16 @@ class Builder:
 
         Raises:
             ImageError: it comes out with another ID than the locked one.
+            NoRoomError: the store's disk, or the engine's, has not the room for it.
         """
         digests = (self.lock.image_id, self.lock.manifest)
         if self.lock.image_id in self._loaded:
             return self._loaded[self.lock.image_id]
         reported = self.engine.find_image(digests)
         if reported is None:
+            from bertir.preflight import require_room_for_image
+
+            require_room_for_image(self, self.engine.image_folder())
             reported = self._load(self.assemble_image())
         self._loaded[self.lock.image_id] = reported
         return reported

@@ -33,7 +33,7 @@ def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, prog
     """Write all `materials` (name -> digest, all in the store) to `path`, whole or not at all; give its bytes.
 
     Raises:
-        FetchError: a material isn't in the store, or `path` can't be written.
+        FetchError: a material isn't in the store, or `path` can't be written. NoRoomError: the disk is full.
     """
     entries = []
     for name, digest in sorted(materials.items()):
@@ -48,7 +48,9 @@ def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, prog
         ],
     }
     with (
-        whole_file(path, FetchError) as file,
+        whole_file(
+            path, FetchError, size=sum(size for _, size in {(b.digest, b.size) for _, b in entries})
+        ) as file,
         tarfile.open(fileobj=file, mode="w:", format=tarfile.GNU_FORMAT) as tar,
     ):
         data = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"

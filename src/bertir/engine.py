@@ -128,6 +128,18 @@ class Engine:
             kernel=version.get("KernelVersion", ""),
         )
 
+    def image_folder(self) -> Path | None:
+        """Give the folder in which the engine keeps images, if that is on this machine.
+
+        Of Docker with its usual storage alone, whose need of room was measured.
+        """
+        if not str(self._client.api.base_url).startswith("http+docker"):  # not by a Unix socket
+            return None
+        with _as_engine_error("ask the engine where it keeps images"):
+            told = self._client.info()
+        folder = Path(told.get("DockerRootDir") or "/nonexistent")
+        return folder if told.get("Driver") == "overlay2" and folder.is_dir() else None
+
     def require_architecture(self, architecture: str) -> None:
         """Refuse an engine that would have to emulate the image's processor.
 

@@ -19,6 +19,10 @@ class BertirError(Exception):
         self.advice = advice
 
 
+class NoRoomError(BertirError):
+    """A disk is full, or would be before the work is done."""
+
+
 class ConfigurationError(BertirError):
     """An option, an environment variable or a hand-written file says something that can't be."""
 

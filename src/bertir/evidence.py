@@ -90,7 +90,7 @@ def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
         envelope = signature.sign(verified.stated, signer, earlier)
     except signature.SignatureError as error:
         raise VerificationError(f"{path}: {error}", advice="Remove it, and sign again.") from error
-    with whole_file(path, ConfigurationError) as file:
+    with whole_file(path, ConfigurationError, size=len(envelope)) as file:
         file.write(envelope)
     facts = {"signatures": str(path), "subject": str(verified.subject), "key": signer.public_key.keyid}
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
@@ -127,7 +127,7 @@ def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: 
         return data.decode().rstrip("\n") if as_json else show.sbom_text(value)
     from bertir.whole_file import whole_file
 
-    with whole_file(Path(output), ConfigurationError) as file:
+    with whole_file(Path(output), ConfigurationError, size=len(data)) as file:
         file.write(data)
     facts = show.sbom_facts(value, output, data)
     return show.to_json(facts) if as_json else show.table([(name, str(text)) for name, text in facts.items()])

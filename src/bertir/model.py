@@ -114,16 +114,22 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """The numbers in its encoder, by its shape (arXiv 1810.04805, with a feed-forward of four times `hidden`).
+        """The numbers in its encoder; what a zip holds besides, such as the heads of pretraining, isn't counted."""
+        return encoder_parameters(
+            layers=self.layers,
+            hidden=self.hidden,
+            vocabulary=self.vocabulary,
+            max_positions=self.max_positions,
+        )
 
-        What a zip holds besides, such as the heads of pretraining, isn't counted.
-        """
-        hidden = self.hidden
-        embeddings = (self.vocabulary + self.max_positions + TOKEN_TYPES + 2) * hidden
-        attention = 4 * (hidden * hidden + hidden) + 2 * hidden
-        feed_forward = 8 * hidden * hidden + 5 * hidden + 2 * hidden
-        pooler = hidden * hidden + hidden
-        return embeddings + self.layers * (attention + feed_forward) + pooler
+
+def encoder_parameters(*, layers: int, hidden: int, vocabulary: int, max_positions: int) -> int:
+    """Give the numbers in an encoder of this shape (arXiv 1810.04805, with a feed-forward of four times `hidden`)."""
+    embeddings = (vocabulary + max_positions + TOKEN_TYPES + 2) * hidden
+    attention = 4 * (hidden * hidden + hidden) + 2 * hidden
+    feed_forward = 8 * hidden * hidden + 5 * hidden + 2 * hidden
+    pooler = hidden * hidden + hidden
+    return embeddings + layers * (attention + feed_forward) + pooler
 
 
 def load_models(path: Path) -> dict[str, Model]:

@@ -90,7 +90,13 @@ class Part:
         self.in_one_piece = False
 
     def append(self, chunks: Iterator[bytes]) -> None:
-        with self.store.writing(self._doing), self.path.open("ab") as file:
+        before = self.size
+
+        def needed() -> tuple[int, bool]:
+            missing = (self.state.length or 0) - before
+            return (missing, False) if missing > 0 else (self.size - before, True)
+
+        with self.store.writing(self._doing, needed), self.path.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
-from bertir.errors import BertirError, ConfigurationError
+from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
+from bertir.room import no_room
 from bertir.staging import MARK, staged_folder, sweep, sync_folder
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
             _put_in_place(staged, folder)
             sync_folder(folder.parent)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(folder, error, artifact.size) from error
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
@@ -170,8 +171,8 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
-def _unwritable(folder: Path, error: OSError) -> BertirError:
-    return BertirError(
-        f"could not publish to {folder}: {error.strerror or error}",
-        advice="Nothing was left there. The build is in the store: choose another --output and run it again.",
-    )
+def _unwritable(folder: Path, error: OSError, size: int) -> BertirError:
+    advice = "Nothing was left there. The build is in the store: choose another --output and run it again."
+    if said := no_room(error, folder.parent, size):
+        return NoRoomError(f"could not publish to {folder}: {said}", advice=advice)
+    return BertirError(f"could not publish to {folder}: {error.strerror or error}", advice=advice)

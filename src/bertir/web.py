@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MOST_REDIRECTS = 20
 _SHOWN = 80
+_WHERE = re.compile(r"\A(<urllib3\S+ object at \S+>|\w+\(host=[^)]*\)): ")
 _ADVICE = "See whether this machine reaches that server, then run it again."
 
 
@@ -270,9 +272,7 @@ def _chain(error: Exception) -> list[Any]:
 def _reason(error: Exception) -> str:
     """Give the innermost reason."""
     inner = _chain(error)[-1]
-    text = str(inner)
-    if text.startswith(("<urllib3", "HTTPConnection", "HTTPSConnection")):
-        text = text.partition(": ")[2]
+    text = _WHERE.sub("", str(inner))
     if type(inner) is http.client.BadStatusLine:
         text = f"its answer is no HTTP: {text[:_SHOWN]}"
     return printable(text) or type(inner).__name__

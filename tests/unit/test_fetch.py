@@ -125,6 +125,23 @@ def test_a_connection_that_breaks_leaves_nothing(store: Store, server: Server) -
     assert_empty(store)
 
 
+def test_a_mirror_on_this_machine_needs_no_server(store: Store, tmp_path: Path) -> None:
+    wanted = package()
+    mirror = f"file://{tmp_path}/a%20mirror"
+    with pytest.raises(FetchError, match=r"can't read .*a mirror/pool/main/h/hello") as raised:
+        fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert "BERTIR_DEBIAN_MIRROR" in raised.value.advice
+    path = tmp_path / "a mirror" / wanted.pool_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * len(DATA))
+    with pytest.raises(DigestMismatchError):
+        fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert_empty(store)
+    path.write_bytes(DATA)
+    [(_, got)] = fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert got.read_bytes() == DATA
+
+
 def test_a_mirror_that_does_not_answer_is_an_error(store: Store) -> None:
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/"):
         fetcher(store, BERTIR_DEBIAN_MIRROR="http://127.0.0.1:9").debian_packages([package()])
