@@ -201,12 +201,16 @@ def runnable(meta: Any, outputs: list[str], file: str) -> Any:  # noqa: ANN401 -
     """
     import tensorflow.compat.v1 as tf
 
+    nodes: Nodes = {node.name: node for node in meta.graph_def.node}
+    needed = {node.name for output in outputs for node in sub_graph(nodes, output, file)}
+    definition = tf.GraphDef(versions=meta.graph_def.versions)
     for node in meta.graph_def.node:
-        node.ClearField("device")
-        for name in [name for name in node.attr if name.startswith("_")]:
-            del node.attr[name]
-    definition = tf.graph_util.extract_sub_graph(meta.graph_def, outputs)
-    definition.ClearField("library")
+        if node.name in needed:
+            kept = definition.node.add()
+            kept.CopyFrom(node)
+            kept.ClearField("device")
+            for name in [name for name in kept.attr if name.startswith("_")]:
+                del kept.attr[name]
     try:
         with tf.Graph().as_default():
             tf.import_graph_def(definition, name="")

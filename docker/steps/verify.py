@@ -22,7 +22,7 @@ from math import pi, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from operations import read_meta, runnable
+from operations import ADVICE, VARIABLES, read_meta, runnable
 from said import fail, one_line
 from said import run as run_program
 
@@ -225,9 +225,34 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     session = tensorflow_session(definition)
     try:
         session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
+        if not rounded:
+            require_weights(session, definition, checkpoint)
     except (tf.errors.OpError, ValueError) as error:
         fail(f"{checkpoint.name} cannot be restored: {one_line(error)}")
     return session
+
+
+def require_weights(session: Any, definition: Any, checkpoint: Path) -> None:  # noqa: ANN401 - a Session, a GraphDef
+    """Refuse a graph whose saver restores a variable from anything but what the checkpoint has under its name.
+
+    The converter goes by the graph as well, so that the comparison alone would agree on weights of another name.
+    """
+    import tensorflow.compat.v1 as tf
+
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    reads = {node.input[0]: node.name for node in definition.node if node.op == "ReadVariableOp"}
+    different = []
+    for node in definition.node:
+        if node.op in VARIABLES:
+            value = session.run(f"{reads.get(node.name, node.name)}:0")
+            if value.tobytes() != reader.get_tensor(node.name).tobytes():
+                different.append(f"different: {node.name}")
+    if different:
+        fail(
+            "the graph's own saver restores other weights than the checkpoint has under these names.",
+            *different,
+            ADVICE,
+        )
 
 
 def open_session(arguments: argparse.Namespace, *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
