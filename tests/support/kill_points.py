@@ -28,6 +28,7 @@ from invoke.exceptions import Exit
 import bertir
 import bertir.download
 import bertir.engine  # so that a fork needn't
+from bertir.errors import BertirError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -149,8 +150,7 @@ def work_in_fork(tasks: ModuleType, work: Work, folder: Path, deed: Deed) -> int
         sys.addaudithook(deed.audit)
         try:
             with tasks.exit_statuses():
-                if deed.number is not None:
-                    sys.setprofile(deed.profile)
+                sys.setprofile(deed.profile)
                 work.do(folder)
         except Exit as ended:
             sys.setprofile(None)
@@ -170,11 +170,20 @@ def work_in_fork(tasks: ModuleType, work: Work, folder: Path, deed: Deed) -> int
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(f"{root}/{name}", "rb") as file:  # noqa: PTH123 - a million of them
+                found[f"{root}/{name}"[len(str(folder)) + 1 :]] = file.read()
+    return found
 
 
 def entries(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {
+        f"{root}/{name}"[len(str(folder)) + 1 :]
+        for root, folders, names in os.walk(folder)
+        for name in (*folders, *names)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,9 +295,10 @@ class Trial:
         if kind != "SIGKILL":
             yield from (f"left over: {item}" for item in left_over(folder))
         done, ran = finished(folder), runs(folder)
-        again = work_in_fork(self.tasks, self.work, folder, Deed())
-        if again != 0:
-            yield f"the next run ended with {again}: {(folder / 'stderr').read_text(encoding='utf-8')}"
+        try:
+            self.work.do(folder)
+        except BertirError as error:
+            yield f"the next run ended with: {error}"
             return
         yield from (f"left over after the next run: {item}" for item in left_over(folder))
         yield from damaged(folder)
@@ -325,9 +335,9 @@ def deeds(kind: str, places: list[str]) -> Iterator[Deed]:
             continue
         if point not in (first[place], last[place]):
             continue
-        if kind == "SIGTERM" and point % 2:  # what answers it is the same as of SIGINT, which is sent at all
-            continue
-        later = point % MOST_LATER if kind == "SIGINT twice" else None
+        if (kind == "SIGTERM" and point % 2) or (kind == "SIGINT twice" and point % 2 == 0):
+            continue  # what answers them is the same as of SIGINT, which is sent at all points
+        later = point // 2 % MOST_LATER if kind == "SIGINT twice" else None
         yield Deed(number=KINDS[kind], point=point, later=later)
 
 

@@ -1,0 +1,213 @@
+"""Real builds that are killed in every step, one after the other on one store; each run goes on where the last one was."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+from checkout import ROOT, Checkout, copy_checkout
+from running_task import STATUSES, Containers, RunningTask, left_in, running
+from some_build import publish_some
+from tiny_bert import make_model
+
+from bertir.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from bertir.builder import Builder
+
+pytestmark = pytest.mark.engine
+
+KINDS = tuple(STATUSES)
+IN_CONTAINERS = ("import", "freeze", "convert", "verify")
+VARIANT = "tiny-bert/reshapable-fp16"
+
+
+@dataclass
+class Silent:
+    """A server that takes connections and never says a word: whoever asks it is in the middle of something."""
+
+    port: int
+    taken: list[socket.socket] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[Silent]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        known = Silent(port=listening.getsockname()[1])
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    known.taken.append(listening.accept()[0])
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        try:
+            yield known
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in known.taken:
+                connection.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A clone with an older build published in it, and a store of its own."""
+
+    checkout: Checkout
+    store: Path
+    containers: Containers
+    log: Path
+    old: Mapping[str, bytes]
+
+    @property
+    def dist(self) -> Path:
+        return self.checkout.root / "dist"
+
+    def published(self) -> dict[str, bytes]:
+        """Everything under dist/, so that what else lies there is seen too."""
+        return {
+            str(path.relative_to(self.dist)): path.read_bytes()
+            for path in self.dist.rglob("*")
+            if path.is_file()
+        }
+
+    def kill(
+        self, kind: str, ready: Callable[[RunningTask], None], *arguments: str, **environment: str
+    ) -> str:
+        """Run a task until it is ready, end it so, and see what is left; give what it said."""
+        with running(self.checkout, self.log, *(arguments or ("build-ir",)), **environment) as task:
+            ready(task)
+            status = task.end(kind)
+        said = task.said
+        assert status == STATUSES[kind], said
+        assert "Traceback" not in said
+        if kind != "SIGKILL":
+            word = "terminated" if kind == "SIGTERM" else "interrupted"
+            assert f"{word}; what was finished is in the store" in said
+            self.see_nothing_left()
+        return said
+
+    def see_nothing_left(self) -> None:
+        assert self.containers.steps() == []
+        assert left_in(self.store) == []
+
+    def until_running(self, step: str) -> Callable[[RunningTask], None]:
+        """Ready when the container of this step runs, and no other does: of one that was killed nothing is left."""
+
+        def ready(task: RunningTask) -> None:
+            task.wait_for(lambda: self.containers.steps(running=True) == [step], f"container of {step}")
+            assert self.containers.steps() == [step]
+
+        return ready
+
+
+@pytest.fixture(scope="module")
+def ground(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    builder.load_image()
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "model").mkdir()
+    model = make_model(folder / "model")
+    store = folder / "store"
+    checkout = copy_checkout(folder / "clone", **model.environment, BERTIR_STORE=str(store))
+    published = publish_some(ROOT / "models.toml", folder / "old", Store(folder / "another-store"))
+    (checkout.root / "dist" / VARIANT).parent.mkdir(parents=True)
+    published.rename(checkout.root / "dist" / VARIANT)
+    client = docker.from_env()
+    try:
+        made = Ground(
+            checkout=checkout,
+            store=store,
+            containers=Containers(client, store),
+            log=folder / "log",
+            old={},
+        )
+        yield Ground(**(vars(made) | {"old": made.published()}))
+    finally:
+        client.close()
+
+
+def test_killed_in_every_step_in_every_way_the_next_run_goes_on(
+    ground: Ground, figure: Callable[[str], None]
+) -> None:
+    kills = 0
+    with silent_server() as silent:
+        url = f"//127.0.0.1:{silent.port}"
+        stalled = {
+            "fetch": {"PIP_INDEX_URL": f"http:{url}/simple", "PIP_EXTRA_INDEX_URL": ""},
+            "source": {"BERTIR_BERT_URL": f"https:{url}/bert"},
+        }
+        for environment in stalled.values():
+            for kind in KINDS:
+                before = len(silent.taken)
+                ground.kill(
+                    kind,
+                    lambda task, before=before: task.wait_for(  # type: ignore[misc]
+                        lambda: len(silent.taken) > before, "a connection"
+                    ),
+                    **environment,
+                )
+                assert ground.published() == ground.old
+                kills += 1
+            fetched = ground.checkout.invoke("models", "--format", "json")
+            assert json.loads(fetched.stdout)[0]["fetched"] == (environment is stalled["source"])
+    done = ["source"]
+    for step in IN_CONTAINERS:
+        for kind in KINDS:
+            said = ground.kill(kind, ground.until_running(step))
+            kills += 1
+            assert ground.published() == ground.old
+            if kind != KINDS[0]:  # the first run in each step finishes the one before
+                for name in done:
+                    assert re.search(rf"{name} +nothing to do, in the store", said), said
+                assert " done in " not in said
+        done.append(step)
+    built = ground.checkout.invoke("build-ir", "--format", "json")
+    assert built.status == 0, built.stderr
+    ground.see_nothing_left()
+    for name in done[:-1]:
+        assert re.search(rf"{name} +nothing to do, in the store", built.stderr), built.stderr
+    golden = json.loads((ROOT / "tests" / "golden" / "tiny-bert.json").read_text(encoding="utf-8"))
+    found = json.loads(built.stdout)["files"]
+    assert {f"fp16/{name}": digest for name, digest in found.items()}.items() <= golden.items()
+    now = ground.published()
+    sums = now[f"{VARIANT}/SHA256SUMS"].decode().split()
+    for digest, name in zip(sums[::2], sums[1::2], strict=True):
+        assert hashlib.sha256(now[f"{VARIANT}/{name}"]).hexdigest() == digest
+    assert {name.rpartition("/")[0] for name in now} == {VARIANT}
+    figure(f"builds killed: {kills}, in {2 + len(IN_CONTAINERS)} steps")
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("verify", "SIGTERM"), ("verify", "SIGKILL"), ("check", "SIGINT twice"), ("check", "SIGKILL")],
+)
+def test_a_rebuild_that_is_killed_leaves_nothing_after_the_next_start(
+    ground: Ground, task: str, kind: str
+) -> None:
+    arguments = ("verify", f"dist/{VARIANT}", "--rebuild") if task == "verify" else ("check", "--skip-image")
+    before = ground.published()
+    with running(ground.checkout, ground.log, *arguments) as started:
+        started.wait_for(lambda: ground.containers.steps(running=True) != [], "a container")
+        status = started.end(kind)
+    assert status == STATUSES[kind], started.said
+    assert "Traceback" not in started.said
+    if kind != "SIGKILL":
+        ground.see_nothing_left()
+    again = ground.checkout.invoke("build-ir")
+    assert again.status == 0, again.stderr
+    assert "done in" not in again.stderr
+    ground.see_nothing_left()
+    assert ground.published() == before
