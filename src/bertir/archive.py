@@ -79,14 +79,16 @@ def _pinned(
     *others, last = named
     for member in others:
         with contextlib.suppress(DigestMismatchError):
-            return store.add(_chunks(archive, member), expected=digest, what=member.filename)
-    return store.add(_chunks(archive, last), expected=digest, what=f"{last.filename} of {what}")
+            return _stored(store, archive, member, digest, member.filename)
+    return _stored(store, archive, last, digest, f"{last.filename} of {what}")
 
 
-def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+def _stored(
+    store: Store, archive: zipfile.ZipFile, member: zipfile.ZipInfo, digest: Digest, what: str
+) -> Blob:
     # zipfile gives no more bytes than the entry says that it has, and compares its CRC at the end.
     with archive.open(member) as file:
-        yield from read_chunks(file)
+        return store.add(read_chunks(file), expected=digest, what=what, size=member.file_size)
 
 
 def _checked(archive: zipfile.ZipFile, path: Path, limits: Limits) -> list[zipfile.ZipInfo]:

@@ -18,6 +18,7 @@ from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, tree_digest
 from bertir.errors import EngineError, StepError
+from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.store import LEASE, Artifact
@@ -246,9 +247,7 @@ class Builder:
             return self._loaded[self.lock.image_id]
         reported = self.engine.find_image(digests)
         if reported is None:
-            from bertir.preflight import require_room_for_image
-
-            require_room_for_image(self, self.engine.image_folder())
+            require_room_for_image(self.store, self.lock, self.engine.image_folder())
             reported = self._load(self.assemble_image())
         self._loaded[self.lock.image_id] = reported
         return reported

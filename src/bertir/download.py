@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import requests
-
     from bertir.digest import Digest
     from bertir.progress import Progress
     from bertir.store import Store
+    from bertir.web import Response
 
 _Used = TypeVar("_Used")
 _PARTIAL, _REQUEST_TIMEOUT, _UNSATISFIABLE, _TOO_MANY = 206, 408, 416, 429
@@ -135,7 +134,7 @@ def _attempt(part: Part, source: Source, progress: Progress) -> None:
     return part.end()
 
 
-def _end_or_begin(response: requests.Response, part: Part, offset: int) -> None:
+def _end_or_begin(response: Response, part: Part, offset: int) -> None:
     """Take a 416: there is nothing after the part, because it is whole or because the file is another one now."""
     if _content_range(response) != (None, offset):
         part.begin(State(url=part.state.url))
@@ -143,7 +142,7 @@ def _end_or_begin(response: requests.Response, part: Part, offset: int) -> None:
     part.end(offset)  # the length that was announced is what was wrong
 
 
-def _go_on_or_begin(response: requests.Response, part: Part, offset: int) -> int:
+def _go_on_or_begin(response: Response, part: Part, offset: int) -> int:
     """Take a 206 or a 200, and give the place in the file at which its body begins."""
     if response.status_code != _PARTIAL:
         part.begin(_state(response, part.state.url))
@@ -157,7 +156,7 @@ def _go_on_or_begin(response: requests.Response, part: Part, offset: int) -> int
     raise BrokenOffError("the server sent a piece of the file, and was asked for all of it")
 
 
-def _continues(response: requests.Response, part: Part, offset: int) -> bool:
+def _continues(response: Response, part: Part, offset: int) -> bool:
     """Whether a 206 is the rest of the file that the part is of, whatever became of the If-Range on the way."""
     start, length = _content_range(response)
     if start != offset or (part.state.length is not None and length not in (None, part.state.length)):
@@ -166,7 +165,7 @@ def _continues(response: requests.Response, part: Part, offset: int) -> bool:
     return not etag or not part.state.etag or etag == part.state.etag
 
 
-def _state(response: requests.Response, url: str) -> State:
+def _state(response: Response, url: str) -> State:
     return State(
         url=url,
         length=_number(response.headers.get("Content-Length", "")),
@@ -175,7 +174,7 @@ def _state(response: requests.Response, url: str) -> State:
     )
 
 
-def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+def _content_range(response: Response) -> tuple[int | None, int | None]:
     """Give first byte and whole length of `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`."""
     unit, _, text = response.headers.get("Content-Range", "").partition(" ")
     span, _, length = text.partition("/")
@@ -194,7 +193,7 @@ def _at_most(chunks: Iterator[bytes], source: Source, size: int) -> Iterator[byt
         yield chunk
 
 
-def _require_success(response: requests.Response, source: Source) -> None:
+def _require_success(response: Response, source: Source) -> None:
     status = response.status_code
     said = f"the server answered {status} {printable(response.reason or '')}".rstrip()
     if status in _TROUBLE:
@@ -226,7 +225,7 @@ def _pause(error: BrokenOffError, failures: int, patience: Patience) -> float:
     if error.pause == 0:
         return 0
     own = min(patience.longest_pause, patience.first_pause * 2.0 ** (failures - 1))
-    return (error.pause or 0) + own * random.uniform(0.5, 1)  # noqa: S311 - no secret
+    return (error.pause or 0) + own * random.SystemRandom().uniform(0.5, 1)
 
 
 def _gave_up(error: BrokenOffError, failures: int, part: Part, source: Source) -> FetchError:

@@ -161,7 +161,6 @@ def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
         digest = Digest.of_file(path)
         if (present := store.find(digest)) is not None:
             return present
-        marks.require_unchanged(_COPY_IT)
         return store.add(_steadily(path, marks), expected=digest, what=path.name, size=path.stat().st_size)
     except DigestMismatchError as error:  # unchanged by its times, or it would have been said
         raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error

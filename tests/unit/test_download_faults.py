@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import email.utils
+import hashlib
 import io
 import os
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bertir.store import Store
 
-DATA = random.Random(1).randbytes(300_000)  # noqa: S311 - no secret
+DATA = hashlib.shake_128(b"a file").digest(300_000)
 KEY = Digest.of_bytes(DATA)
 HASTY = Patience(
     attempts=3, connect=5, silence=0.5, window=0.6, slowest=1000, first_pause=0.01, longest_pause=3

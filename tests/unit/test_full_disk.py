@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
-import random
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     MakeWheel = Callable[[Path, str, str, Mapping[str, bytes]], Path]
 
 MB = 1_000_000
-LARGE = random.Random(3).randbytes(6 * MB)  # noqa: S311 - no secret
+LARGE = hashlib.shake_128(b"what doesn't compress").digest(6 * MB)
 NEEDED_AND_FREE = re.compile(r"is full \((over )?(\d+\.\d) MB needed, (\d+\.\d) MB free\)")
 
 

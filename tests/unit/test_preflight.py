@@ -11,10 +11,10 @@ from small_disk import SmallDisk, small_disk
 
 from bertir.builder import Builder, Layout
 from bertir.errors import NoRoomError
+from bertir.estimate import Work, peak, require_room_for_image
 from bertir.fetch import Fetcher, OfflineError
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
-from bertir.preflight import Work, peak, require_room_for_image
 from bertir.progress import SILENT
 from bertir.report import Request
 from bertir.store import Store
@@ -180,14 +180,15 @@ def test_layers_that_are_in_the_store_are_not_counted_again(
 def test_an_image_that_does_not_fit_is_refused_on_the_stores_disk_or_on_the_engines(
     root: Path, store: Store, disk: SmallDisk, tmp_path: Path
 ) -> None:
+    lock = builder(root, store).lock
     with pytest.raises(NoRoomError, match="no room for this image on the disk of") as raised:
-        require_room_for_image(builder(root, Store(disk.path / "store")), None)
+        require_room_for_image(Store(disk.path / "store"), lock, None)
     assert "BERTIR_STORE" in raised.value.advice
     with pytest.raises(
         NoRoomError, match=r"needed 2\.49 GB: the image in the engine 1\.25 GB, and 1\.25 GB beside"
     ) as raised:
-        require_room_for_image(builder(root, store), disk.path)
+        require_room_for_image(store, lock, disk.path)
     assert str(disk.path) in str(raised.value)
     assert "docker system df" in raised.value.advice
-    require_room_for_image(builder(root, store), tmp_path)
-    require_room_for_image(builder(root, store), tmp_path / "of another machine")
+    require_room_for_image(store, lock, tmp_path)
+    require_room_for_image(store, lock, tmp_path / "of another machine")

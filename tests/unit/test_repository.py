@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 OWNERS = {
     "docker": {"engine"},
     "git": {"source"},
-    "requests": {"download", "engine"},
-    "urllib3": {"download", "engine"},
+    "requests": {"web", "engine"},
+    "urllib3": {"web", "engine"},
     "installer": {"wheel"},
     "debian": {"deb", "licences"},
     "cyclonedx": {"sbom"},

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bertir import store as store_module
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
+from bertir.store import Store
 from bertir.task_data import mrpc_dev_tsv, read_dev_tsv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bertir.store import Store
 
 CONFIG = {"max_position_embeddings": 64, "num_hidden_layers": 3, "vocab_size": 8}
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
@@ -136,6 +135,23 @@ def test_an_index_of_one_saving_and_data_of_the_next_are_no_checkpoint(
         add_checkpoint(store, found)
 
 
+def test_what_changes_while_the_last_file_is_stored_is_noticed_too(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_checkpoint(Options(path=folder))
+    add_bytes, last = Store.add_bytes, list(found.files)[-1]
+
+    def added(self: Store, data: bytes, **options: Any) -> Any:
+        blob = add_bytes(self, data, **options)
+        if options["what"] == last:
+            write(folder / INDEX, "longer")
+        return blob
+
+    monkeypatch.setattr(Store, "add_bytes", added)
+    with pytest.raises(ConfigurationError, match=f"{INDEX} changed while it was read"):
+        add_checkpoint(store, found)
+
+
 @pytest.mark.parametrize("name", ["vocab.txt", "bert_config.json", INDEX, DATA])
 @pytest.mark.parametrize("how", ["time set back", "replaced", "longer"])
 def test_what_changes_between_being_looked_at_and_being_copied_is_noticed(
@@ -166,7 +182,7 @@ def test_a_checkpoint_that_is_in_the_store_is_read_once_and_not_written(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = add_checkpoint(store, find_checkpoint(Options(path=folder)))
-    monkeypatch.setattr(store_module.Store, "add_written", None)
+    monkeypatch.setattr(Store, "add_written", None)
     assert add_checkpoint(store, find_checkpoint(Options(path=folder))) == first
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def index(tmp_path: Path, make_wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
         server.lenient = True
         for number in range(3):
             name = f"tiny-{number}"
-            content = random.Random(number).randbytes(200_000)  # noqa: S311 - no secret
+            content = hashlib.shake_128(bytes([number])).digest(200_000)
             wheel = make_wheel(tmp_path / "wheels", name, "1.0", {"tiny/x": content})
             data = wheel.read_bytes()
             link = f'<a href="/f/{wheel.name}#sha256={hashlib.sha256(data).hexdigest()}">{wheel.name}</a>'
