@@ -51,6 +51,11 @@ ANSWER_SECONDS = 20
 # Loading the image or waiting for a silent step may take long; the step's own time limit is what ends it.
 CALL_SECONDS = 7200
 KILLED = 137
+# Of a program that a signal ended, an engine tells 128 and the signal's number.
+CRASHES = {
+    128 + number: signal.Signals(number).name
+    for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +353,12 @@ class Engine:
                 advice="Give the engine's machine more memory, or stop what else runs there.",
             )
         last = "\n  ".join(text.splitlines()[-LOG_LINES_SHOWN:])
+        if status in CRASHES:
+            return StepError(
+                f"{command.name}: the program crashed ({CRASHES[status]}); its last lines:\n  {last}",
+                advice="A file that is damaged, or made to, can do that: look for a copy that is whole."
+                f" The whole log is {kept}",
+            )
         killed = ", killed from outside" if status == KILLED else ""
         return StepError(
             f"{command.name}: exit status {status}{killed}; its last lines:\n  {last}",

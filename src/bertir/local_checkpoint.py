@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
+from bertir.configuration import google_problems, integer_problems
 from bertir.digest import Digest, read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
 from bertir.steady import Marks
@@ -31,6 +32,8 @@ _VOCABULARY_BYTES = 64 << 20
 _TEXTS = ("bert_config.json", "config.json", "vocab.txt")
 _TOKEN_SHOWN = 40
 _COPY_IT = "Is a training still running? Copy the checkpoint when it is saved, then build from the copy."
+# google-research/bert puts them into every row, or may have to.
+_NEEDED = ("[UNK]", "[CLS]", "[SEP]")
 _SPECIAL = re.compile(r"\[.*\]")
 
 
@@ -113,12 +116,17 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
     files = {**chosen.files, **_beside(chosen.folder, options, chosen.kind)}
     marks = Marks.of(files.values())
     configuration = _configuration(
-        files["config.json" if chosen.kind == HUGGING_FACE else "bert_config.json"]
+        files["config.json" if chosen.kind == HUGGING_FACE else "bert_config.json"], chosen.kind
     )
     tokens = _tokens(files["vocab.txt"])
     if len(tokens) > configuration["vocab_size"]:
         raise ConfigurationError(
             f"{files['vocab.txt']} has {len(tokens)} lines, and the model embeds {configuration['vocab_size']} tokens",
+            advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
+        )
+    if missing := [token for token in _NEEDED if token not in set(tokens)]:
+        raise ConfigurationError(
+            f"{files['vocab.txt']} lacks {', '.join(missing)}",
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
         )
     upper_case = "" if options.case else _first_cased(tokens)
@@ -213,19 +221,19 @@ def _beside(folder: Path, options: Options, kind: str) -> dict[str, Path]:
     return files
 
 
-def _configuration(path: Path) -> dict[str, Any]:
+def _configuration(path: Path, kind: str) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path, SMALL_BYTES))
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON: {error}") from error
-    for name in ("max_position_embeddings", "num_hidden_layers", "vocab_size"):
-        number = value.get(name) if isinstance(value, dict) else None
-        if type(number) is not int or number < 1:
-            raise ConfigurationError(
-                f"{path} is no configuration of a BERT: its {name} is {number!r}",
-                advice="Give the bert_config.json that belongs to this checkpoint by --bert-config.",
-            )
-    return dict(value)
+    given = value if isinstance(value, dict) else {}
+    # Of Hugging Face's the container says the rest: what google-research/bert can't compute.
+    if problems := integer_problems(given) if kind == HUGGING_FACE else google_problems(given):
+        raise ConfigurationError(
+            f"{path} is no configuration of a BERT: {'; '.join(problems)}",
+            advice="Give the configuration that belongs to this checkpoint by --bert-config.",
+        )
+    return given
 
 
 def _tokens(path: Path) -> list[str]:

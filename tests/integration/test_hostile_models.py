@@ -161,6 +161,14 @@ def test_operations_that_the_list_refuses_do_no_harm_even_if_they_run(
 # whole builds
 
 
+@pytest.mark.parametrize(
+    "program", ["import os; os.abort()", "import ctypes; ctypes.string_at(0)"], ids=["abort", "address"]
+)
+def test_a_crash_in_the_sandbox_is_told_as_one(run_program: Callable[..., Realised], program: str) -> None:
+    with pytest.raises(StepError, match=r"the program crashed \(SIG(ABRT|SEGV)\)"):
+        run_program(program)
+
+
 def damaged_checkpoint(
     builder: Builder, build: TinyBuild, name: str, change: Callable[[bytes], bytes]
 ) -> Artifact:
