@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 
 
-def wait_until(happened: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+def wait_until(happened: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, f"{what}: not within {seconds} s"
@@ -39,8 +39,8 @@ class RunningTask:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def wait_for(self, happened: Callable[[], bool], what: str) -> None:
-        def so_far() -> bool:
+    def wait_for(self, happened: Callable[[], object], what: str) -> None:
+        def so_far() -> object:
             assert self.process.poll() is None, f"ended before {what}:\n{self.said}"
             return happened()
 
@@ -97,15 +97,15 @@ class Containers:
         self._client = client
         self._store = store
 
-    def steps(self, *, running: bool = False) -> list[str]:
-        """Give the step of each that is there."""
+    def steps(self, *, running: bool = False) -> dict[str, str]:
+        """Give the id of each that is there, with its step."""
         found = self._client.api.containers(all=True, filters={"label": "bertir.folder"})
-        return [
-            item["Labels"]["bertir.step"]
+        return {
+            item["Id"]: item["Labels"]["bertir.step"]
             for item in found
             if _inside(item["Labels"]["bertir.folder"], self._store)
             and (item["State"] == "running" or not running)
-        ]
+        }
 
 
 def _inside(folder: str, store: Path) -> bool:
