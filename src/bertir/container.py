@@ -139,7 +139,9 @@ def _end_of(engine: Engine, image: str, command: Command, volume: Path, log: Pat
     )
 
 
-def _watched(engine: Engine, container: str, command: Command, volume: Path, reader: _Reader) -> StepError | None:
+def _watched(
+    engine: Engine, container: str, command: Command, volume: Path, reader: _Reader
+) -> StepError | None:
     """Wait for a container's end; give why it was made to end, if it was."""
     limits = command.limits
     until = time.monotonic() + limits.seconds
@@ -193,12 +195,12 @@ class _Reader(threading.Thread):
         self._log = log
 
     def run(self) -> None:
-        with self._log.open("wb") as file:
+        # Without a buffer: it would be written when the file is closed, and a full disk be told of there.
+        with self._log.open("wb", buffering=0) as file:
             for chunk in self._stream:
                 # Read to the end, or the step would wait for a reader.
                 with contextlib.suppress(OSError):  # the disk is full: the watch will see that too
                     file.write(chunk[: max(0, LOG_BYTES - file.tell())])
-                    file.flush()
 
     def end(self) -> None:
         """End it, if it hasn't ended; the engine may hang."""

@@ -179,8 +179,12 @@ class Engine:
                 if not Path(container.labels["bertir.folder"]).is_relative_to(self.folder):
                     continue
                 if is_abandoned(Path(container.labels.get("bertir.volume", ""))):
-                    with contextlib.suppress(NotFound):
+                    try:
                         container.remove(force=True, v=True)
+                    except APIError as error:  # gone, or another process of bertir's is removing it
+                        if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
+                            raise
+                    else:
                         removed += 1
         return removed
 
