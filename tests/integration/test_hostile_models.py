@@ -10,7 +10,7 @@ import pytest
 import tiny_bert
 from checkout import ROOT, Checkout
 
-from bertir.engine import Command
+from bertir.container import Command
 from bertir.errors import StepError
 from bertir.report import Request
 from bertir.steps import examine, freeze
@@ -138,7 +138,7 @@ def test_operations_that_the_list_refuses_do_no_harm_even_if_they_run(
     )
     before = program.read_bytes()
     with builder.engine.run(builder.load_image(), command, scratch) as finished:
-        tried: dict[str, str] = json.loads(finished.outputs["tried.json"].read_bytes())
+        tried: dict[str, str] = json.loads(finished.outputs["tried.json"].read())
         left = {path.name for path in (scratch / "out").iterdir()}
         published = set(finished.outputs)
     # They do run: what may be done is done. A path under /tmp is in the container's own, made in memory.
