@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import zipfile
-import zlib
 from typing import TYPE_CHECKING
 
 import git
@@ -17,6 +15,7 @@ from git.exc import GitError
 from git.objects import Blob as GitBlob
 
 from bertir.errors import PatchError, SourceError
+from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -276,13 +275,13 @@ def _read(commit: git.Commit, name: str, blob_id: str) -> bytes:
 
 def _member(wheel: Path, name: str) -> bytes:
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            if archive.getinfo(name).file_size > MAX_FILE_BYTES:
+        with checked_zip(wheel, PINNED_LIMITS) as opened:
+            if opened.archive.getinfo(name).file_size > MAX_FILE_BYTES:
                 raise SourceError(f"{name} in the wheel is larger than any source file")
-            return archive.read(name)
+            return opened.archive.read(name)
     except KeyError:
         raise SourceError(f"the wheel has no {name}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
+    except UnfitZipError as error:
         raise SourceError(f"can't read the wheel: {error}") from error
 
 
