@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.redact import shown
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ class LocalCheckpoint:
             return f"{'uncased' if self.lower_case else 'cased'}, as --case says"
         if self.lower_case:
             return "uncased, as vocab.txt has no upper-case letter; --case cased overrules"
-        return (
-            f"cased, by the token {self.upper_case[:_TOKEN_SHOWN]!r} of vocab.txt; --case uncased overrules"
-        )
+        return f"cased, by the token {shown(self.upper_case[:_TOKEN_SHOWN])} of vocab.txt; --case uncased overrules"
 
 
 def find_checkpoint(options: Options) -> LocalCheckpoint:
@@ -101,7 +100,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         ConfigurationError: some are missing, or it isn't clear which are meant; says what to pass.
     """
     if options.case and options.case not in CASES:
-        raise ConfigurationError(f"--case must be cased or uncased, and is {options.case!r}")
+        raise ConfigurationError(f"--case must be cased or uncased, and is {shown(options.case)}")
     chosen = choose(options.path)
     if chosen.kind == HUGGING_FACE:
         # Before anything is missed that another architecture hasn't got.
@@ -161,7 +160,7 @@ def _refuse_other_architectures(path: Path) -> None:
     kind = value.get("model_type") if isinstance(value, dict) else "bert"
     if isinstance(kind, str) and kind != "bert":  # what says nothing is looked at in the container
         raise ConfigurationError(
-            f"{path}: its model_type is {kind!r} (architectures: {value.get('architectures')!r}), and bertir builds 'bert' alone",
+            f"{path}: its model_type is {shown(kind)} (architectures: {shown(value.get('architectures'))}), and bertir builds 'bert' alone",
             advice="google-research/bert computes no other architecture.",
         )
 
@@ -194,7 +193,7 @@ def _configuration(path: Path) -> dict[str, Any]:
         number = value.get(name) if isinstance(value, dict) else None
         if type(number) is not int or number < 1:
             raise ConfigurationError(
-                f"{path} is no configuration of a BERT: its {name} is {number!r}",
+                f"{path} is no configuration of a BERT: its {name} is {shown(number)}",
                 advice="Give the bert_config.json that belongs to this checkpoint by --bert-config.",
             )
     return dict(value)
@@ -216,7 +215,7 @@ def _name(chosen: Chosen) -> str:
     name = chosen.folder.resolve().name
     if not name or name.startswith("."):
         raise ConfigurationError(
-            f"the published folder gets the name of the checkpoint's, and {name or '/'!r} is none",
+            f"the published folder gets the name of the checkpoint's, and {shown(name or '/')} is none",
             advice="Move the checkpoint into a folder with a name.",
         )
     return f"{name}-{chosen.prefix}" if chosen.is_one_of_several else name

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
 from bertir.intent import IMAGE_TOML, load_intent
+from bertir.redact import shown
 from bertir.requirements import Requirement, Requirements, dump_requirements, parse_requirements
+from bertir.small_file import read_small_text
 from bertir.store import Blob
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def load_image_lock(docker_folder: Path) -> ImageLock:
     current = image_inputs(docker_folder, intent, debian, wheels)
     changed = sorted(key for key in {*current, *lock.inputs} if current.get(key) != lock.inputs.get(key))
     if changed:
-        files = ", ".join(str(docker_folder / key) for key in changed)
+        files = ", ".join(shown(str(docker_folder / key))[1:-1] for key in changed)
         raise StaleLockError(f"{name} is stale: changed since it was made: {files}", advice=RELOCK)
     return lock
 
@@ -274,7 +276,7 @@ def parse_image_lock(
 def read_lock(path: Path) -> str:
     """Give the text of a lock file; raises `LockError` if it can't be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"can't read {path}: {error}", advice=_RESTORE) from error
 
@@ -290,15 +292,15 @@ class _Reader:
         self._name = name
         try:
             data = json.loads(source) if isinstance(source, str) else source
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LockError(f"{name} is no JSON: {error}", advice=_RESTORE) from error
         if not isinstance(data, dict):
             raise self._wrong("", "an object", data)
         self._data = data
 
     def _wrong(self, key: str, expected: str, found: object) -> LockError:
-        where = f"{self._name}: `{key}`" if key else self._name
-        return LockError(f"{where} must be {expected}, and is {found!r}", advice=_RESTORE)
+        where = f"{self._name}: `{shown(key)[1:-1]}`" if key else self._name
+        return LockError(f"{where} must be {expected}, and is {shown(found)}", advice=_RESTORE)
 
     def text(self, key: str, pattern: str) -> str:
         value = self._data.get(key)

@@ -6,6 +6,7 @@ Nothing here needs an engine or the store. What is found is told all at once, ea
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -17,8 +18,9 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
-from bertir.redact import printable
+from bertir.redact import printable, shown
 from bertir.report import FORMAT
+from bertir.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -138,10 +140,10 @@ def read(path: Path) -> bytes:
         ConfigurationError: it can't be read.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise VerificationError(f"{path} is larger than any that bertir writes")
-        return path.read_bytes()
+        return read_small(path, MOST_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise VerificationError(f"{path} is larger than any that bertir writes") from error
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
 
 
@@ -151,7 +153,7 @@ def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
     for number, line in enumerate(lines[:-1], start=1):
         match = _LINE.fullmatch(line)
         if not match or match[2] in listed or match[2] in {SUMS, SIGNATURES, *VOLATILE}:
-            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {line[:120]!r}")
+            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {shown(line[:120])}")
         else:
             listed[match[2]] = Digest(match[1])
     if lines[-1] or list(listed) != sorted(listed):
@@ -198,7 +200,7 @@ def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]
         ("buildType", definition.get("buildType"), BUILD_TYPE),
     ):
         if found != expected:
-            wrong.append(f"{PROVENANCE}: {what} is {found!r}, and expected is {expected!r}")
+            wrong.append(f"{PROVENANCE}: {what} is {shown(found)}, and expected is {shown(expected)}")
     if missing := sorted(REQUIRED - parameters):
         wrong.append(f"{PROVENANCE}: externalParameters lack {', '.join(missing)}")
     if unknown := sorted(parameters - PARAMETERS):
@@ -243,7 +245,7 @@ def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: b
         format_, version = (value := json.loads(report))["format"], value["bertir"]
         if format_ != FORMAT:
             yield (
-                f"{REPORT}: of format {format_!r}, and this bertir reads {FORMAT}:"
+                f"{REPORT}: of format {shown(format_)}, and this bertir reads {FORMAT}:"
                 f" verify it with the one that wrote it, {version}"
             )
             return

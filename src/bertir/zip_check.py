@@ -208,7 +208,7 @@ def _end_of_entry(file: BinaryIO, entry: zipfile.ZipInfo, end: End) -> int:
     flags, method, crc, packed, unpacked, name_bytes, extra_bytes = _numbers(LOCAL, header)
     name, extra = file.read(name_bytes), file.read(extra_bytes)
     _check_extra(extra, entry, entry.filename)
-    if packed == _FULL or unpacked == _FULL:
+    if _FULL in (packed, unpacked):
         unpacked, packed = _zip64_sizes(extra, unpacked, packed)
     found = (name, method, flags & (_ENCRYPTED | _STRONGLY_ENCRYPTED))
     expected = (crc, packed, unpacked)

@@ -35,7 +35,7 @@ class RawEntry:
     central: Mapping[str, int | bytes] = field(default_factory=dict)
 
     @property
-    def bytes(self) -> bytes:
+    def stored(self) -> bytes:
         if self.packed is not None:
             return self.packed
         return deflated(self.data) if self.method == DEFLATED else self.data
@@ -46,7 +46,7 @@ class RawEntry:
             "flags": self.flags,
             "method": self.method,
             "crc": zlib.crc32(self.data),
-            "packed": len(self.bytes),
+            "packed": len(self.stored),
             "unpacked": len(self.data),
             "extra": b"",
         }
@@ -68,7 +68,7 @@ def _local(entry: RawEntry) -> bytes:
         len(_text(said["name"])),
         len(_text(said["extra"])),
     )
-    body = head + _text(said["name"]) + _text(said["extra"]) + entry.bytes
+    body = head + _text(said["name"]) + _text(said["extra"]) + entry.stored
     return entry.before + body + (entry.descriptor or b"")
 
 

@@ -169,7 +169,7 @@ def test_a_file_below_a_link_is_refused(tmp_path: Path, layers: Store) -> None:
         (member("./run/fifo", kind=tarfile.FIFOTYPE), "neither file, folder nor link"),
         (member("./../etc/passwd", b"x"), "leads out"),
         (member("/etc/passwd", b"x"), "leads out"),
-        (member("./a", kind=tarfile.LNKTYPE, link="./b"), "is a hard link to b, which isn't there"),
+        (member("./a", kind=tarfile.LNKTYPE, link="./b"), "is a hard link to 'b', which isn't there"),
     ],
 )
 def test_what_no_layer_may_hold_is_refused(
