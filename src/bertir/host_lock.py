@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
@@ -10,7 +9,7 @@ from bertir.errors import ConfigurationError, StaleLockError
 from bertir.lock import RELOCK, read_lock
 from bertir.redact import shown
 from bertir.requirements import parse_requirements
-from bertir.small_file import read_small_text
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
     """
     path = root / "pyproject.toml"
     try:
-        data = tomllib.loads(read_small_text(path))
+        data = read_toml(path)
         found = [*data["project"]["dependencies"]]
         for group in groups:
             found += data["dependency-groups"][group]

@@ -6,7 +6,6 @@ Strict: a misspelt key would otherwise be ignored, and the image lack something 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError
 from bertir.redact import shown
 from bertir.small_file import read_small_text
+from bertir.toml_text import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,9 +142,9 @@ def load_intent(docker_folder: Path) -> ImageIntent:
 def parse_intent(text: str, *, name: str = IMAGE_TOML) -> ImageIntent:
     """Parse the text of an `image.toml`; `name` is for messages. Raises as `load_intent` does."""
     try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{name} is no TOML: {error}") from error
+        data = parse_toml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
     table = _Table(data, name)
     intent = ImageIntent(
         name=table.text("name", r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -13,7 +12,7 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError
 from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
-from bertir.small_file import read_small_text
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,11 +134,11 @@ def load_models(path: Path) -> dict[str, Model]:
         ConfigurationError: the file isn't there, or an entry isn't what it should be.
     """
     try:
-        raw = tomllib.loads(read_small_text(path))
+        raw = read_toml(path)
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     if not raw:
         raise ConfigurationError(f"{path} names no model")
     models = {}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
 from bertir.model import web_address
-from bertir.small_file import read_small, read_small_text
+from bertir.small_file import read_small
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def load_mrpc(path: Path) -> tuple[PinnedFile, ...]:
         ConfigurationError: the file isn't there, or isn't what it should be.
     """
     try:
-        files = tomllib.loads(read_small_text(path))[MRPC]
+        files = read_toml(path)[MRPC]
         pins = tuple(_pin(name, files[name]) for name in (TRAIN, TEST, DEV_IDS))
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from bertir.errors import ConfigurationError, LockError, StaleLockError
 from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
 from bertir.small_file import read_small, read_small_text
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +110,7 @@ def load_upstream(folder: Path) -> Upstream:
     """
     path = folder / "upstream.toml"
     try:
-        raw = tomllib.loads(read_small_text(path))
+        raw = read_toml(path)
         mirror = raw["mirror"]
         upstream = Upstream(
             url=_text(raw["url"]),
@@ -128,8 +128,6 @@ def load_upstream(folder: Path) -> Upstream:
         )
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
     except KeyError as error:
         raise ConfigurationError(f"{path} lacks {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
