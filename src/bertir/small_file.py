@@ -39,6 +39,9 @@ def read_small(
         allowed(status)
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(most + 1)
+    except OSError as error:
+        error.filename = name  # reading names none
+        raise
     finally:
         os.close(descriptor)
     if len(data) > most:

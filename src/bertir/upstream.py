@@ -160,7 +160,8 @@ def load_series(folder: Path) -> tuple[Patch, ...]:
             for name in names
         )
     except OSError as error:
-        raise ConfigurationError(f"can't read {error.filename}: {error.strerror}") from error
+        named = "" if error.filename == str(path) else f", which {path} names"
+        raise ConfigurationError(f"can't read {error.filename}{named}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
     if unnamed := sorted({item.name for item in folder.glob("*.patch")} - set(names)):
@@ -187,7 +188,7 @@ def load_source_lock(folder: Path, upstream: Upstream) -> SourceLock:
             tree=_object_id(raw["tree"]),
             pristine={name: Digest.from_str(value) for name, value in raw["pristine"].items()},
             patched={name: Digest.from_str(value) for name, value in raw["patched"].items()},
-            patches=tuple((name, Digest.from_str(value)) for name, value in raw["patches"]),
+            patches=tuple((_text(name), Digest.from_str(value)) for name, value in raw["patches"]),
         )
     except FileNotFoundError as error:
         raise LockError(f"there is no {path}", advice=RELOCK) from error

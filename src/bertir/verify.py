@@ -18,7 +18,7 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
-from bertir.redact import printable, shown
+from bertir.redact import line, shown
 from bertir.report import FORMAT
 from bertir.small_file import read_small
 
@@ -118,7 +118,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
     return VerificationError(
-        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(printable, wrong)),
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(line, wrong)),
         advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
     )
 
@@ -150,10 +150,10 @@ def read(path: Path) -> bytes:
 def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
     listed: dict[str, Digest] = {}
     lines = sums.decode("utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        match = _LINE.fullmatch(line)
+    for number, text in enumerate(lines[:-1], start=1):
+        match = _LINE.fullmatch(text)
         if not match or match[2] in listed or match[2] in {SUMS, SIGNATURES, *VOLATILE}:
-            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {shown(line[:120])}")
+            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {shown(text[:120])}")
         else:
             listed[match[2]] = Digest(match[1])
     if lines[-1] or list(listed) != sorted(listed):
