@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import logging
 import lzma
+import re
 import tarfile
 import zlib
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from debian.debian_support import version_compare
 
 from bertir.bounded import Bounded
 from bertir.errors import ImageError
+from bertir.redact import shown
 from bertir.tree import Entry, FolderEntry, LinkEntry, bytes_entry, checked_path, text_entry
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ MERGED_FOLDERS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 # Of the packages of the image, libc6 is the largest: 300 entries, 12.8 MB.
 MOST_BYTES = 256 << 20
 MOST_ENTRIES = 100_000
+_PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+# It would print what strangers wrote, as it is, to standard error.
+logging.getLogger("debian.deb822").addFilter(lambda _: False)
 
 
 def package_entries(package: DebianPackage, path: Path) -> list[Entry]:
@@ -246,6 +252,9 @@ def _relations(field: str) -> Iterable[tuple[Relation, ...]]:
     for group in PkgRelation.parse_relations(field) if field.strip() else []:
         found = []
         for item in group:
+            if not _PACKAGE_NAME.fullmatch(item["name"]):  # python-debian gives what it can't parse as a name
+                message = f"not a package: {shown(item['name'])}"
+                raise ValueError(message)
             operator, version = item.get("version") or ("", "")
             if operator and operator not in _ACCEPTED:
                 message = f"unknown operator {operator!r}"

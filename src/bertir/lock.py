@@ -34,6 +34,13 @@ REQUIREMENTS_LOCK = "requirements.lock"
 IMAGE_LOCK = "image.lock"
 PRECOMPILE = "steps/precompile.py"
 
+PACKAGE_FORMS = {
+    "name": r"[a-z0-9][a-z0-9+.-]+",
+    "version": r"[A-Za-z0-9.+~:-]+",
+    "architecture": r"[a-z0-9-]+",
+    # Nothing that could lead a URL elsewhere.
+    "pool_path": r"pool(?:/[A-Za-z0-9+_~-][A-Za-z0-9.+_~-]*)+\.deb",
+}
 _NOTE = "Written by `invoke lock`; don't edit."
 RELOCK = "Run: invoke lock"
 _RESTORE = "Restore it (git checkout), or write it anew: invoke lock"
@@ -167,11 +174,10 @@ def parse_debian_lock(text: str, *, name: str = DEBIAN_LOCK) -> DebianLock:
     reader = _Reader(text, name)
     packages = tuple(
         DebianPackage(
-            name=item.text("name", r"[a-z0-9][a-z0-9+.-]+"),
-            version=item.text("version", r"[A-Za-z0-9.+~:-]+"),
-            architecture=item.text("architecture", r"[a-z0-9-]+"),
-            # Nothing that could lead a URL elsewhere.
-            pool_path=item.text("pool_path", r"pool(?:/[A-Za-z0-9+_~-][A-Za-z0-9.+_~-]*)+\.deb"),
+            name=item.text("name", PACKAGE_FORMS["name"]),
+            version=item.text("version", PACKAGE_FORMS["version"]),
+            architecture=item.text("architecture", PACKAGE_FORMS["architecture"]),
+            pool_path=item.text("pool_path", PACKAGE_FORMS["pool_path"]),
             size=item.number("size"),
             digest=item.digest("sha256"),
         )

@@ -7,6 +7,8 @@ given a destination that only notes them. Their bytes are read once, later, when
 from __future__ import annotations
 
 import base64
+import configparser
+import csv
 import hashlib
 import stat
 from contextlib import contextmanager
@@ -51,6 +53,19 @@ LIMITS = Limits(entries=100_000)
 _MOST_HELD_BYTES = 32 << 20
 
 
+# What zipfile and installer raise on other bytes than a wheel's.
+_UNREADABLE = (
+    UnfitZipError,
+    InstallerError,
+    InvalidRecordEntry,
+    KeyError,
+    AssertionError,
+    TypeError,
+    configparser.Error,
+    csv.Error,
+)
+
+
 @contextmanager
 def opened_wheel(pin: WheelPin, path: Path, python: PythonIntent) -> Iterator[list[Entry]]:
     """Give what a wheel installs. The entries can be read until the `with` block ends.
@@ -67,7 +82,7 @@ def opened_wheel(pin: WheelPin, path: Path, python: PythonIntent) -> Iterator[li
             destination = _Notes(python, pin)
             installer.install(wheel, destination, _METADATA)
             yield destination.entries
-    except (UnfitZipError, InstallerError, InvalidRecordEntry, KeyError) as error:
+    except _UNREADABLE as error:
         raise ImageError(f"{what}: can't read the wheel: {error}") from error
 
 

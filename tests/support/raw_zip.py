@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ STORED, DEFLATED = 0, 8
 DESCRIPTOR, UTF8 = 0x8, 0x800
 
 
+@functools.cache
 def deflated(data: bytes) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return packer.compress(data) + packer.flush()

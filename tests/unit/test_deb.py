@@ -11,7 +11,7 @@ import pytest
 from packages import ar, make_deb, member
 
 from bertir import deb
-from bertir.deb import package_entries
+from bertir.deb import package_entries, read_control
 from bertir.errors import ImageError
 
 if TYPE_CHECKING:
@@ -118,3 +118,13 @@ def test_broken_compression_is_one_message(package: tuple[DebianPackage, Path]) 
     data = bytearray(zeros(header(tarfile.REGTYPE, 100), 1))
     data[40:60] = bytes(20)
     assert "can't read the package" in refused(*package, bytes(data))
+
+
+@pytest.mark.parametrize("relation", ["a (&= 1)", "\x1b[31mred", "a b", "(>= 1)", "a (>= 1"])
+def test_a_relation_that_is_none_is_one_message_and_printed_by_nobody_else(
+    capfd: pytest.CaptureFixture[str], relation: str
+) -> None:
+    with pytest.raises(ImageError, match="can't read a package's control file") as raised:
+        read_control(f"Package: small\nVersion: 1\nDepends: {relation}\n")
+    assert str(raised.value).isprintable()
+    assert capfd.readouterr() == ("", "")
