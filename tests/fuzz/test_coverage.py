@@ -17,7 +17,7 @@ from checkout import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RUNS = {"target_deb": 10_000, "target_wheel": 10_000, "target_tar": 5_000}
+RUNS = {"target_deb": 4_000, "target_wheel": 4_000, "target_tar": 1_500, "target_safetensors": 2_000}
 
 
 def _unlimited() -> None:
