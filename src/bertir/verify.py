@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Of files that are read whole; ours are some 100 kB.
 MOST_BYTES = 64 << 20
+_MOST_SUMS_BYTES = 1 << 16
+_MOST_TOLD = 50
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)")
 # What `externalParameters` may hold; SLSA has verifiers refuse any other.
 PARAMETERS = frozenset(
@@ -84,7 +86,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     if SUMS not in readable:
         wrong.append(f"{SUMS}: missing" if SUMS not in names else f"{SUMS}: not read")
         raise _refused(folder, wrong)
-    sums = read(folder / SUMS)
+    sums = read(folder / SUMS, _MOST_SUMS_BYTES)
     listed = _parse_sums(sums, wrong)
     wrong += _unlisted(names, listed)
     wrong += _changed(folder, readable, listed)
@@ -117,8 +119,11 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
 
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
+    told = [line(text) for text in wrong[:_MOST_TOLD]]
+    if len(wrong) > _MOST_TOLD:
+        told.append(f"… and {len(wrong) - _MOST_TOLD} more")
     return VerificationError(
-        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(line, wrong)),
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(told),
         advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
     )
 
@@ -132,7 +137,7 @@ def _not_a_file(path: Path) -> str:
     return ""
 
 
-def read(path: Path) -> bytes:
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
     """Give the bytes of a file that is small if it is bertir's.
 
     Raises:
@@ -140,7 +145,7 @@ def read(path: Path) -> bytes:
         ConfigurationError: it can't be read.
     """
     try:
-        return read_small(path, MOST_BYTES)
+        return read_small(path, most)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise VerificationError(f"{path} is larger than any that bertir writes") from error
@@ -257,7 +262,7 @@ def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: b
         return
     # The subject, and parameters that nobody knows, were told already; everything else is told here.
     for place, found, wanted in differences(statement, json.loads(expected), ""):
-        yield f"{PROVENANCE}: {place} is {found}, and {REPORT} gives {wanted}"
+        yield f"{PROVENANCE}: {place[:300]} is {found}, and {REPORT} gives {wanted}"
         return
     yield f"{PROVENANCE}: not written as bertir writes it"
 

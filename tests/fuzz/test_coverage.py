@@ -17,7 +17,7 @@ from checkout import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RUNS = {"target_deb": 4_000, "target_wheel": 4_000, "target_tar": 1_500, "target_safetensors": 2_000}
+RUNS = {"target_deb": 3_000, "target_wheel": 4_000, "target_tar": 1_200, "target_safetensors": 2_000}
 
 
 def _unlimited() -> None:

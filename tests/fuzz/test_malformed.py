@@ -20,7 +20,6 @@ from bertir.intent import load_intent
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.lock import load_image_lock
 from bertir.model import load_models
-from bertir.model_sbom import published_sbom
 from bertir.part import Part
 from bertir.signature import generate_key, load_private_key, load_public_key, sign
 from bertir.store import Store, StoreError
@@ -88,8 +87,17 @@ def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "checkout"
     for name in ("docker", "patches", "requirements"):
         shutil.copytree(ROOT / name, copy / name)
-    for name in ("models.toml", "pyproject.toml", "task_data.toml"):
-        shutil.copy2(ROOT / name, copy / name)
+    shutil.copy2(ROOT / "task_data.toml", copy / "task_data.toml")
+    # Of each kind of entry one, or the variations of all the others would be the same again.
+    models = tomllib.loads((ROOT / "models.toml").read_text(encoding="utf-8"))
+    kinds = {entry["kind"]: name for name, entry in models.items()}
+    (copy / "models.toml").write_bytes(to_toml({name: models[name] for name in kinds.values()}))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = {
+        "project": {"dependencies": project["project"]["dependencies"]},
+        "dependency-groups": project["dependency-groups"],
+    }
+    (copy / "pyproject.toml").write_bytes(to_toml(project))
     return copy
 
 
@@ -170,8 +178,6 @@ def test_every_variation_of_a_published_file_is_one_message(
             continue
         path.write_bytes(data)
         one_message(lambda: verify_folder(folder, key), (VerificationError,), name)
-        if number % 20 == 0:
-            one_message(lambda: published_sbom(folder), (VerificationError,), name)
         number += 1
     path.write_bytes(whole)
     for what in other_things(path):

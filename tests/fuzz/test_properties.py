@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Count = Callable[[int], None]
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 examples = settings(max_examples=EXAMPLES, database=None, suppress_health_check=[*HealthCheck], deadline=None)
 ODD = st.sampled_from(
     ["\0", "\n", "\r", "\x1b[2J", "..", "/", "--x", "\u202e", "é", "{", "[", '"', "'", "\\", " ", "="]
