@@ -13,6 +13,7 @@ from bertir.healing import healed
 from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import named_or_first
 from bertir.publish import SIGNATURES
+from bertir.redact import PASSPHRASE
 from bertir.task_data import MRPC
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
     from bertir.verify import read, verify_folder
     from bertir.whole_file import whole_file
 
-    passphrase = session.environment.get(signature.PASSPHRASE, "")
+    passphrase = session.environment.get(PASSPHRASE, "")
     signer = signature.load_private_key(Path(_given("--key", key)), passphrase)
     verified = verify_folder(_folder(folder))
     path = verified.folder / SIGNATURES
@@ -100,7 +101,7 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
     from bertir import signature
 
     path = Path(_given("--key", key))
-    public, identity = signature.generate_key(path, session.environment.get(signature.PASSPHRASE, ""))
+    public, identity = signature.generate_key(path, session.environment.get(PASSPHRASE, ""))
     facts = {"private": str(path), "public": str(public), "key": identity}
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
 

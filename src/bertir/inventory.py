@@ -6,7 +6,6 @@ Dependencies are those that the packages declare, as far as something in the ima
 from __future__ import annotations
 
 import posixpath
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ from bertir.errors import ImageError
 from bertir.licences import Declared, of_copyright, of_metadata
 from bertir.tree import FileEntry, LinkEntry
 from bertir.versions import normalised_name
+from bertir.wheel import LIMITS
+from bertir.zip_check import UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -184,7 +185,8 @@ def marker_environment(python: PythonIntent, interpreter: str) -> dict[str, str]
 def _read_wheel(pin: WheelPin, path: Path) -> _Read:
     what = f"{pin.name} {pin.version}"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with checked_zip(path, LIMITS) as opened:
+            archive = opened.archive
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             [folder] = {
                 name.removesuffix("/METADATA")
@@ -205,7 +207,7 @@ def _read_wheel(pin: WheelPin, path: Path) -> _Read:
                 if sizes.get(name, _MOST_BYTES + 1) <= _MOST_BYTES
             }
         requirements = tuple(Requirement(text) for text in metadata.get("requires_dist", []))
-    except (zipfile.BadZipFile, InvalidRequirement, InvalidVersion, KeyError, ValueError, OSError) as error:
+    except (UnfitZipError, InvalidRequirement, InvalidVersion, KeyError, ValueError) as error:
         raise ImageError(f"{what}: can't read the wheel's METADATA: {error}") from error
     return _Read(pin=pin, metadata=metadata, licences=licences, requirements=requirements)
 

@@ -16,6 +16,7 @@ from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
 from bertir.configuration import google_problems, integer_problems
 from bertir.digest import Digest, read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.redact import shown
 from bertir.steady import Marks
 from bertir.store import Artifact
 
@@ -96,9 +97,7 @@ class LocalCheckpoint:
             return f"{'uncased' if self.lower_case else 'cased'}, as --case says"
         if self.lower_case:
             return "uncased, as vocab.txt has no upper-case letter; --case cased overrules"
-        return (
-            f"cased, by the token {self.upper_case[:_TOKEN_SHOWN]!r} of vocab.txt; --case uncased overrules"
-        )
+        return f"cased, by the token {shown(self.upper_case[:_TOKEN_SHOWN])} of vocab.txt; --case uncased overrules"
 
 
 def find_checkpoint(options: Options) -> LocalCheckpoint:
@@ -108,7 +107,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         ConfigurationError: some are missing, or it isn't clear which are meant; says what to pass.
     """
     if options.case and options.case not in CASES:
-        raise ConfigurationError(f"--case must be cased or uncased, and is {options.case!r}")
+        raise ConfigurationError(f"--case must be cased or uncased, and is {shown(options.case)}")
     chosen = choose(options.path)
     if chosen.kind == HUGGING_FACE:
         # Before anything is missed that another architecture hasn't got.
@@ -197,7 +196,7 @@ def _refuse_other_architectures(path: Path) -> None:
     kind = value.get("model_type") if isinstance(value, dict) else "bert"
     if isinstance(kind, str) and kind != "bert":  # what says nothing is looked at in the container
         raise ConfigurationError(
-            f"{path}: its model_type is {kind!r} (architectures: {value.get('architectures')!r}), and bertir builds 'bert' alone",
+            f"{path}: its model_type is {shown(kind)} (architectures: {shown(value.get('architectures'))}), and bertir builds 'bert' alone",
             advice="google-research/bert computes no other architecture.",
         )
 
@@ -252,7 +251,7 @@ def _name(chosen: Chosen) -> str:
     name = chosen.folder.resolve().name
     if not name or name.startswith("."):
         raise ConfigurationError(
-            f"the published folder gets the name of the checkpoint's, and {name or '/'!r} is none",
+            f"the published folder gets the name of the checkpoint's, and {shown(name or '/')} is none",
             advice="Move the checkpoint into a folder with a name.",
         )
     return f"{name}-{chosen.prefix}" if chosen.is_one_of_several else name

@@ -150,7 +150,7 @@ def test_what_is_no_zip_is_a_fetch_error_and_the_next_run_downloads_anew(
     [path] = [path for path in host.files if path.endswith(f"/{ZIP}")]
     good = host.files[path]
     host.files[path] = b"<html>please log in</html>"
-    with pytest.raises(FetchError, match=rf"{ZIP} of bert-base-cased: can't read the zip"):
+    with pytest.raises(FetchError, match=rf"{ZIP} of bert-base-cased: the zip was not read"):
         fetch(store, models["bert-base-cased"])
     host.files[path] = good
     assert fetch(store, models["bert-base-cased"]) == CASED
