@@ -155,7 +155,7 @@ def test_a_users_checkpoint_counts_with_its_files_and_its_graph_with_its_weights
         "vocab_size": 8,
     }
     (folder / "bert_config.json").write_text(json.dumps(config))
-    (folder / "vocab.txt").write_text("[PAD]\n")
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     (folder / "model.ckpt.index").write_bytes(b"index")
     with (folder / "model.ckpt.data-00000-of-00001").open("wb") as file:
         file.truncate(150 * MB)  # with what Adam keeps: three times its weights

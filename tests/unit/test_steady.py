@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     (made / INDEX).write_bytes(b"index of old")
     (made / DATA).write_bytes(OLD)
-    (made / "vocab.txt").write_text("[PAD]\n[CLS]\n[SEP]\ncat\n")
+    (made / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\ncat\n")
     (made / "bert_config.json").write_text(json.dumps(CONFIG))
     return made
 
