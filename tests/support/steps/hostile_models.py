@@ -343,7 +343,7 @@ def written_safetensors() -> Iterator[Case]:  # noqa: C901 - a list
             {},
             True,
         ):
-            if key in import_checkpoint.TRAINING and value in ([0], 0, True):
+            if key in import_checkpoint.TRAINING and value in (0, True):
                 continue
             if key == "architectures" and not value:
                 continue
