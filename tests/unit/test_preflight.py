@@ -150,6 +150,7 @@ def test_a_users_checkpoint_counts_with_its_files_and_its_graph_with_its_weights
     folder.mkdir()
     config = {
         "hidden_size": 256,
+        "num_attention_heads": 4,
         "max_position_embeddings": 64,
         "num_hidden_layers": 12,
         "vocab_size": 8,
