@@ -32,11 +32,12 @@ all: build engine ## build, verify and publish the IR
 test: dev engine ## run the whole test suite
 	@$(RUN) pytest $(PYTEST_ARGS)
 
-lint: dev ## ruff and mypy
+lint: dev ## ruff, mypy, the locks, and known advisories as of a recorded day
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) invoke lock --check
+	@$(RUN) invoke audit
 
 engine: build ## see that a container engine answers; root on Debian or Ubuntu: install one
 	@$(RUN) invoke engine >&2

@@ -472,3 +472,21 @@ def golden(context: Context) -> None:
         context.run(
             f"{shlex.quote(sys.executable)} -m pytest tests/integration tests/e2e --rewrite-golden -k golden"
         )
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "database": "hold the pins against this Git checkout of an advisory database, and write security/examined.json",
+        "online": "ask pip-audit's service too, what is known today",
+        "service": "with --online: URL of another service with OSV's interface",
+        "format": "text, json, or markdown as in docs/vulnerabilities.md",
+    },
+)
+def audit(
+    _: Context, database: str = "", online: bool = False, service: str = "", format_: str = "text"
+) -> None:
+    """List the known advisories about what is pinned, with their answers. Example: `invoke audit --format json`."""
+    with exit_statuses("text" if format_ == "markdown" else format_):
+        session = open_session(ROOT, os.environ)
+        print(evidence.audit(session, database=database, online=online, service=service, format_=format_))

@@ -3,6 +3,8 @@
 Runs inside the container and writes a JSON file: the names of the three inputs and of the output's node, and
 the sizes that the inputs fix (null where they are free). The graph and the checkpoint must belong together.
 
+What TensorFlow would run of the graph is held against a list (operations.py) before TensorFlow sees it.
+
 A refusal is exit status 1, one message on stderr whose lines start with `bertir-step: `, and no output.
 """
 
@@ -11,10 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections import Counter
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from operations import (
+    ADVICE,
+    COMPUTES,
+    RESTORES,
+    VARIABLES,
+    read_meta,
+    require_allowed,
+    require_bearable,
+    runnable,
+    source_of,
+    sub_graph,
+)
+from said import fail, one_line, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,65 +42,41 @@ INPUTS = ("Placeholder", "Placeholder_1", "Placeholder_2")
 RANK = 2  # [batch, sequence]; of the classifier's weights [labels, hidden]
 OUTPUTS = {"pooled": "bert/pooler/dense/Tanh", "classifier": "loss/Softmax"}
 POOLER_INPUT = "bert/pooler/strided_slice"  # takes the first token of the last layer's output
-VARIABLES = frozenset({"VariableV2", "Variable", "VarHandleOp"})
 DATA = re.compile(r".*Iterator.*|.*Dataset(V\d)?|Queue\w*Dequeue\w*|Infeed\w*|.*ReaderRead\w*")
 RANDOM = re.compile(r".*Random(?!Shuffle).*|TruncatedNormal|Multinomial")
 SLOT = re.compile(r"/(adam_[mv]|Adam(_1)?|Momentum)$")
 REPLICATED = re.compile(r"TPU\w+|CrossReplicaSum")
-ADVICE = "Use --recipe reshapable: it makes an inference graph of the same weights, and reads no .meta."
 CLASSIFIER = "output_weights"
+FILENAMES = frozenset({"Const", "Placeholder", "PlaceholderWithDefault"})  # of tf.train.Saver's
+MOST_ROWS = 1024  # that an input may be fixed to: each length is tried with as many
 NO_CLASSIFIER = (
     f"Nor has the checkpoint a classifier ({CLASSIFIER}), so no recipe can make one: it was not fine-tuned with"
     " run_classifier.py. Take the head pooled or sequence, or another checkpoint."
 )
 
 
-def fail(*lines: str) -> NoReturn:
-    sys.stderr.write("".join(f"bertir-step: {line}\n" for line in lines))
-    sys.exit(1)
-
-
-def read_meta(path: Path) -> Nodes:
-    """The graph's nodes by name."""
-    import tensorflow.compat.v1 as tf
-    from google.protobuf.message import DecodeError
-
-    try:
-        meta = tf.MetaGraphDef.FromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        fail(f"{path.name} cannot be read: {error}", ADVICE)
-    if not meta.graph_def.node:
-        fail(f"{path.name} holds no graph.", ADVICE)
-    if not meta.saver_def.restore_op_name:
-        fail(f"{path.name} does not say how its variables are restored.", ADVICE)
-    return {node.name: node for node in meta.graph_def.node}
-
-
-def source_of(reference: str) -> str:
-    """The node that an input of a node comes from: `name`, `name:1`, or `^name` (control)."""
-    return reference.removeprefix("^").partition(":")[0]
-
-
-def sub_graph(nodes: Nodes, output: str) -> list[Any]:
-    """Everything that the output is computed from, itself included."""
-    seen, waiting = {output}, [output]
-    while waiting:
-        for reference in nodes[waiting.pop()].input:
-            name = source_of(reference)
-            if name in nodes and name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    return [nodes[name] for name in sorted(seen)]
-
-
 def checkpoint_shapes(prefix: Path) -> dict[str, list[int]]:
-    """The shapes of the checkpoint's variables by name."""
+    """The shapes of the checkpoint's variables by name; together they are no larger than its data.
+
+    What .index says is otherwise believed until the memory for it is asked for.
+    """
     import tensorflow.compat.v1 as tf
 
     try:
-        shapes: dict[str, list[int]] = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-    except (tf.errors.OpError, IndexError, ValueError) as error:
-        fail(f"the checkpoint {prefix.name} cannot be read: {' '.join(str(error).split())}")
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes: dict[str, list[int]] = reader.get_variable_to_shape_map()
+        types = reader.get_variable_to_dtype_map()
+    except (tf.errors.OpError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        fail(f"the checkpoint {prefix.name} cannot be read: {one_line(error)}")
+    there = sum(path.stat().st_size for path in prefix.parent.glob(f"{prefix.name}.data-*"))
+    # A variable of strings is told by TensorFlow to be of objects of no size.
+    said = sum(max(prod(shape), 0) * max(types[name].size or 0, 1) for name, shape in shapes.items())
+    if said > there:
+        fail(
+            f"the checkpoint {prefix.name} is not whole: its .index tells of {said} bytes,"
+            f" its .data has {there}.",
+            "Give .index and .data of one saving.",
+        )
     return shapes
 
 
@@ -167,6 +159,9 @@ def input_sizes(nodes: Nodes, file: str) -> list[int | None]:
                 if sizes[position] not in {None, dimension.size}:
                     fail(f"{file}: its inputs have different shapes.", ADVICE)
                 sizes[position] = dimension.size
+    batch, sequence = sizes
+    if batch == 0 or sequence == 0 or (batch or 0) > MOST_ROWS:
+        fail(f"{file}: its inputs have the shape {sizes}.", ADVICE)
     return sizes
 
 
@@ -194,7 +189,7 @@ def variable_problems(nodes: Nodes, used: list[Any], shapes: dict[str, list[int]
     return problems
 
 
-def config_problems(nodes: Nodes, used: list[Any], path: Path) -> list[str]:
+def config_problems(nodes: Nodes, used: list[Any], path: Path, sequence: int | None) -> list[str]:
     """Where bert_config.json describes another model: it is published, and its layers are what parity allows for."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -206,8 +201,8 @@ def config_problems(nodes: Nodes, used: list[Any], path: Path) -> list[str]:
                 ("token_type_embeddings", "type_vocab_size"),
             )
         }
-        layers = config["num_hidden_layers"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        layers, positions = config["num_hidden_layers"], int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         fail(f"{path.name} cannot be read: {error!r}")
     problems = [
         f"{path.name} takes {name} as {shape}, the graph has {shape_of(nodes[name])}"
@@ -217,18 +212,39 @@ def config_problems(nodes: Nodes, used: list[Any], path: Path) -> list[str]:
     found = {match[1] for node in used if (match := re.match(r"bert/encoder/layer_(\d+)/", node.name))}
     if len(found) != layers:
         problems.append(f"{path.name} has num_hidden_layers {layers}, the graph has {len(found)}")
+    if (sequence or 0) > positions:
+        problems.append(f"{path.name} has max_position_embeddings {positions}, the graph's inputs {sequence}")
     return problems
 
 
+def restoring(saver: Any, nodes: Nodes, file: str) -> list[Any]:  # noqa: ANN401 - a SaverDef
+    """What is run to restore the variables."""
+    filename = source_of(saver.filename_tensor_name)
+    for name in (saver.restore_op_name, filename):
+        if name not in nodes:
+            fail(f"{file} restores its variables by {name or 'no node'}, which is not in it.", ADVICE)
+    used = sub_graph(nodes, saver.restore_op_name, file)
+    require_allowed(file, used, RESTORES)
+    if nodes[filename].op not in FILENAMES:
+        fail(f"{file} gets the checkpoint's name by {nodes[filename].op} (node {filename}).", ADVICE)
+    return used
+
+
 def examine(meta: Path, prefix: Path, config: Path, head: str) -> dict[str, object]:
-    nodes, shapes = read_meta(meta), checkpoint_shapes(prefix)
+    graph = read_meta(meta)
+    nodes: Nodes = {node.name: node for node in graph.graph_def.node}
+    shapes = checkpoint_shapes(prefix)
     output = output_of(nodes, head, meta.name, shapes)
-    used = sub_graph(nodes, output)
+    used = sub_graph(nodes, output, meta.name)
     problems = path_problems(used)
     if problems:
         seen = traces(nodes.values())
         what = "is a training graph" if seen else "is not a graph of the three inputs"
         fail(f"{meta.name} {what}, and can't be converted as it is.", *problems, *seen, ADVICE)
+    require_allowed(meta.name, used, COMPUTES)
+    restore = restoring(graph.saver_def, nodes, meta.name)
+    require_bearable(meta.name, [*used, *restore])
+    runnable(graph, [output, graph.saver_def.restore_op_name], meta.name)
     batch, sequence = input_sizes(nodes, meta.name)
     if unfit := variable_problems(nodes, used, shapes):
         fail(
@@ -236,7 +252,7 @@ def examine(meta: Path, prefix: Path, config: Path, head: str) -> dict[str, obje
             *unfit,
             "Give the three files of one checkpoint: .meta, .index and .data.",
         )
-    if other := config_problems(nodes, used, config):
+    if other := config_problems(nodes, used, config, sequence):
         fail(
             f"{config.name} is not of the model that {meta.name} computes.",
             *other,
@@ -269,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from said import fail, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,17 +75,13 @@ CLASSIFIER_CLASS = "BertForSequenceClassification"
 # transformers' names of old, which google-bert/bert-base-uncased and others still have, and it still reads.
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 FLOATS = frozenset({"F32", "F16", "BF16"})
-
-
-def fail(*lines: str) -> NoReturn:
-    sys.stderr.write("".join(f"bertir-step: {line}\n" for line in lines))
-    sys.exit(1)
+LAYER = re.compile(r"encoder\.layer\.(\d{1,9})\.")
 
 
 def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fail(f"{path.name} cannot be read: {error}")
     if not isinstance(config, dict):
         fail(f"{path.name} is not a JSON object.")
@@ -117,8 +115,9 @@ def config_problems(config: dict[str, Any]) -> list[str]:
             f"num_attention_heads {config['num_attention_heads']}."
         )
     for key in TRAINING:
-        if not isinstance(config.get(key, 0.0), int | float):
-            problems.append(f"{key} is {config[key]!r}, must be a number.")
+        number = config.get(key, 0.0)
+        if not isinstance(number, int | float) or not 0 <= number <= 1:  # nor is NaN
+            problems.append(f"{key} is {number!r}, must be a number from 0 to 1.")
     if config.get("hidden_act") not in [*ACTIVATIONS]:
         known = ", ".join(sorted(ACTIVATIONS))
         problems.append(f"hidden_act is {config.get('hidden_act')!r}, must be one of {known}.")
@@ -202,20 +201,23 @@ class Tensors:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self._file = open_safetensors(path)
-        self._stored = {today(key): key for key in map(str, self._file.keys())}
+        self._stored: dict[str, str] = {}
+        for key in map(str, self._file.keys()):
+            if (other := self._stored.setdefault(today(key), key)) != key:
+                fail(f"{path.name} holds one tensor under two names: {other} and {key}.")
         self.keys = frozenset(self._stored)
-        self._prefix = "bert." if any(key.startswith("bert.") for key in self.keys) else ""
+        self.prefix = "bert." if any(key.startswith("bert.") for key in self.keys) else ""
         self.ignorable = frozenset(
             key
             for key in self.keys
-            if key.removeprefix(self._prefix) in BUFFERS
-            or (self._prefix and key.startswith(OTHER_HEADS))
+            if key.removeprefix(self.prefix) in BUFFERS
+            or (self.prefix and key.startswith(OTHER_HEADS))
             or (key in CLASSIFIER and not takes_classifier(config))
         )
 
     def key(self, variable: str) -> str:
         head = {name: key for key, name in CLASSIFIER.items()}
-        return head.get(variable) or self._prefix + hugging_face_name(variable)
+        return head.get(variable) or self.prefix + hugging_face_name(variable)
 
     def dtype(self, key: str) -> str:
         return str(self._file.get_slice(self._stored[key]).get_dtype())
@@ -231,12 +233,48 @@ class Tensors:
         return tensor
 
 
+def require_sizes(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration of another size than the file's tensors before a graph of that size is built."""
+    tensors = Tensors(path, config)
+    hidden = config["hidden_size"]
+    wanted = {
+        f"embeddings.{table}_embeddings.weight": [config[size], hidden]
+        for table, size in (
+            ("word", "vocab_size"),
+            ("position", "max_position_embeddings"),
+            ("token_type", "type_vocab_size"),
+        )
+    } | {"encoder.layer.0.intermediate.dense.weight": [config["intermediate_size"], hidden]}
+    found = {
+        name: tensors.shape(tensors.prefix + name) for name in wanted if tensors.prefix + name in tensors.keys
+    }
+    problems = [
+        f"misshapen: {tensors.prefix}{name} is {shape}, config.json takes {wanted[name]}"
+        for name, shape in found.items()
+        if shape != wanted[name]
+    ]
+    layers = {match[1] for key in tensors.keys if (match := LAYER.match(key.removeprefix(tensors.prefix)))}
+    if config["num_hidden_layers"] > len(layers):
+        problems.append(f"missing: of num_hidden_layers {config['num_hidden_layers']}, it has {len(layers)}")
+    if problems:
+        fail(
+            f"{path.name} does not hold exactly the tensors of the BertModel in config.json.",
+            *problems,
+            "Give the config.json that belongs to this model.",
+        )
+
+
 def labels(path: Path, config: dict[str, Any]) -> int:
     """How many labels the file's classifier tells apart; 0 if it has none that run_classifier.py could have."""
     tensors = Tensors(path, config)
     if not takes_classifier(config) or not CLASSIFIER.keys() <= tensors.keys:
         return 0
     shape = tensors.shape("classifier.weight")
+    if len(shape) != 2 or shape[1] != config["hidden_size"]:  # noqa: PLR2004
+        fail(
+            f"misshapen: classifier.weight of {path.name} is {shape}, config.json takes"
+            f" [labels, {config['hidden_size']}]"
+        )
     if config.get("problem_type") not in {None, "single_label_classification"} or shape[0] < 2:  # noqa: PLR2004
         fail(
             f"the classifier of {path.name} is none of run_classifier.py's: problem_type is"
@@ -365,6 +403,7 @@ def main() -> None:
     given = read_config(arguments.config)
     config = google_config(given)
     check_vocab(arguments.vocab, config["vocab_size"])
+    require_sizes(arguments.model, given)
     variables = build_graph(config, arguments.source, labels(arguments.model, given))
     shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
     weights = read_weights(arguments.model, shapes, given)
@@ -373,4 +412,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import combinations
 from math import pi, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from operations import ADVICE, VARIABLES, read_meta, runnable
+from said import fail, one_line
+from said import run as run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,15 +48,6 @@ FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
 FED_NUMBERS = 1024  # in a constant that is fed
 KEPT_BYTES = 3 << 30  # of compiled weights that one process may keep
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
-
-
-def fail(*lines: str) -> NoReturn:
-    sys.stderr.write("".join(f"bertir-step: {line}\n" for line in lines))
-    sys.exit(1)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -217,24 +212,47 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     """The published graph as it is, with its own saver's operations run: nothing of the conversion has a part.
 
     Only what the output and the restoring need is imported, as the rest may hold operations of a TensorFlow
-    that is gone.
+    that is gone. `examine.py` has seen that no operation of these does anything else.
     """
     import tensorflow.compat.v1 as tf
 
-    published = tf.MetaGraphDef.FromString(meta.read_bytes())
+    published = read_meta(meta)
     saver = published.saver_def
     require_nodes(published.graph_def, [*names, saver.restore_op_name], meta.name)
-    for node in published.graph_def.node:
-        node.attr.pop("_class", None)  # a hint that may name a node which is left out
-    definition = tf.graph_util.extract_sub_graph(published.graph_def, [output, saver.restore_op_name])
+    definition = runnable(published, [output, saver.restore_op_name], meta.name)
     if rounded:
         round_weights(definition, saver.restore_op_name)
     session = tensorflow_session(definition)
     try:
         session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
+        if not rounded:
+            require_weights(session, definition, checkpoint)
     except (tf.errors.OpError, ValueError) as error:
         fail(f"{checkpoint.name} cannot be restored: {one_line(error)}")
     return session
+
+
+def require_weights(session: Any, definition: Any, checkpoint: Path) -> None:  # noqa: ANN401 - a Session, a GraphDef
+    """Refuse a graph whose saver restores a variable from anything but what the checkpoint has under its name.
+
+    The converter goes by the graph as well, so that the comparison alone would agree on weights of another name.
+    """
+    import tensorflow.compat.v1 as tf
+
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    reads = {node.input[0]: node.name for node in definition.node if node.op == "ReadVariableOp"}
+    different = []
+    for node in definition.node:
+        if node.op in VARIABLES:
+            value = session.run(f"{reads.get(node.name, node.name)}:0")
+            if value.tobytes() != reader.get_tensor(node.name).tobytes():
+                different.append(f"different: {node.name}")
+    if different:
+        fail(
+            "the graph's own saver restores other weights than the checkpoint has under these names.",
+            *different,
+            ADVICE,
+        )
 
 
 def open_session(arguments: argparse.Namespace, *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
@@ -480,6 +498,10 @@ class Reference:
             done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
             if done.returncode == -signal.SIGKILL:
                 fail("TensorFlow was killed, most likely for want of memory.")
+            if done.returncode < 0:
+                fail(
+                    f"TensorFlow crashed ({signal.Signals(-done.returncode).name}) on this graph and checkpoint."
+                )
             if done.returncode:
                 sys.exit(1)  # it has said why
             with np.load(file, allow_pickle=False) as arrays:
@@ -520,7 +542,7 @@ class Comparison:
         try:
             return self._pool.submit(compare_shape, arguments, batch, columns, expected).result()
         except BrokenProcessPool:
-            fail("OpenVINO was killed, most likely for want of memory.")
+            fail("OpenVINO crashed on this model, or was killed for want of memory.")
 
 
 def compare_shape(
@@ -684,4 +706,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 
 from bertir.digest import Digest
 from bertir.errors import LockError
-from bertir.lock import DebianPackage
+from bertir.lock import PACKAGE_FORMS, DebianPackage
+from bertir.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # How to reach a mirror, as against what to take from it.
 _TRANSPORT = re.compile(r"Acquire::(http|https|socks|tor|Retries|ForceIPv[46]|AllowRedirect)\b.*;")
-_URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
+_URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d{1,15}) SHA256:(?P<sha256>[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +81,18 @@ def parse_uris(listed: str, mirror: str) -> dict[str, DebianPackage]:
         if not line.startswith("'"):
             continue
         found = _URI.fullmatch(line.strip())
-        if not found or not found["uri"].startswith(f"{mirror}/pool/"):
-            raise LockError(f"apt names a package that can't be pinned: {line}")
         # name_version_architecture.deb, with the colon of an epoch escaped
-        name, version, architecture = unquote(found["file"]).removesuffix(".deb").split("_")
+        parts = unquote(found["file"]).removesuffix(".deb").split("_") if found else []
+        pool_path = unquote(found["uri"].removeprefix(f"{mirror}/")) if found else ""
+        forms = zip((*parts, pool_path), PACKAGE_FORMS.values(), strict=False)
+        if not found or len(parts) != 3 or not all(re.fullmatch(form, text) for text, form in forms):  # noqa: PLR2004
+            raise LockError(f"apt names a package that can't be pinned: {shown(line)[1:-1]}")
+        name, version, architecture = parts
         packages[found["file"]] = DebianPackage(
             name=name,
             version=version,
             architecture=architecture,
-            pool_path=unquote(found["uri"].removeprefix(f"{mirror}/")),
+            pool_path=pool_path,
             size=int(found["size"]),
             digest=Digest(found["sha256"]),
         )

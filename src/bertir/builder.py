@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Self
 from bertir import __version__
 from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
-from bertir.digest import Digest, tree_digest
-from bertir.errors import EngineError, StepError
+from bertir.digest import Digest, read_chunks, tree_digest
+from bertir.errors import EngineError
+from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.store import LEASE, Artifact
@@ -110,7 +111,6 @@ class Builder:
         self.realised: list[Realised] = []
         self.environment = environment
         self._stack = contextlib.ExitStack()
-        self._loaded: dict[Digest, str] = {}
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.store.in_use())
@@ -151,6 +151,11 @@ class Builder:
         engine.require_architecture(self.intent.architecture)
         if removed := engine.remove_abandoned(self.store.is_abandoned):
             self.progress.say("engine", f"removed {removed} containers of builds that were killed")
+        if engine.not_limited:
+            what = ", ".join(engine.not_limited)
+            self.progress.say(
+                "engine", f"it can't limit this here, and steps run without such a limit: {what}"
+            )
         return engine
 
     def reap(self) -> None:
@@ -202,10 +207,20 @@ class Builder:
         Raises:
             StepError, EngineError: see `Engine.run`.
         """
-        return self.realise(step.derivation(self.lock.image_id), lambda: self._run(step, self.load_image()))
+        return self.realise(step.derivation(self.lock.image_id), lambda: self._run(step, self.load_image))
 
-    def _run(self, step: ContainerStep, image: str) -> Outcome:
-        from bertir.engine import Command
+    def _run(self, step: ContainerStep, image: Callable[[], str]) -> Outcome:
+        """Run a step in the image that `image` gives the ID of, loading it if need be; it is asked again if it went."""
+        from bertir.engine import ImageGoneError
+
+        try:
+            return self._run_in(step, image())
+        except ImageGoneError:
+            self.progress.say("image", "somebody removed it from the engine")
+            return self._run_in(step, image())
+
+    def _run_in(self, step: ContainerStep, image: str) -> Outcome:
+        from bertir.container import Command
 
         command = Command(
             name=step.name,
@@ -216,7 +231,10 @@ class Builder:
         )
         self.progress.say(step.name, "running in the container")
         with self.store.temporary_folder() as scratch, self.engine.run(image, command, scratch) as finished:
-            files = {name: self._take(step, path) for name, path in finished.outputs.items()}
+            files = {
+                name: self.store.add(read_chunks(file), what=f"{name} of {step.name}")
+                for name, file in finished.outputs.items()
+            }
             log = self.store.add_file(finished.log)
         facts = {
             "seconds": round(finished.seconds, 3),
@@ -226,12 +244,6 @@ class Builder:
         }
         return Outcome(artifact=Artifact(files=files), facts=facts)
 
-    def _take(self, step: ContainerStep, path: Path) -> Blob:
-        try:
-            return self.store.add_file(path)
-        except PermissionError as error:
-            raise StepError(f"{step.name}: its output {path.name} can't be read; it was not taken") from error
-
     # the image
 
     def load_image(self) -> str:
@@ -239,15 +251,26 @@ class Builder:
 
         Raises:
             ImageError: it comes out with another ID than the locked one.
+            NoRoomError: the store's disk, or the engine's, has not the room for it.
         """
-        digests = (self.lock.image_id, self.lock.manifest)
-        if self.lock.image_id in self._loaded:
-            return self._loaded[self.lock.image_id]
-        reported = self.engine.find_image(digests)
-        if reported is None:
-            reported = self._load(self.assemble_image())
-        self._loaded[self.lock.image_id] = reported
-        return reported
+
+        def assembled() -> Image:
+            require_room_for_image(self.store, self.lock, self.engine.image_folder())
+            return self.assemble_image()
+
+        return self._loaded(self.lock.image_id, self.lock.manifest, assembled)
+
+    def _loaded(self, image_id: Digest, manifest: Digest, image: Callable[[], Image]) -> str:
+        """Give the ID of a loaded image; of several processes that lack it one loads it, and the others wait."""
+        # Asked each time, not remembered: somebody may remove it between two steps.
+        if found := self.engine.find_image((image_id, manifest)):
+            return found
+
+        def waiting() -> None:
+            self.progress.say("image", "waiting for another process that loads it")
+
+        with self.store.lock(f"load-{image_id.hex}", waiting=waiting, after=MOMENT):
+            return self.engine.find_image((image_id, manifest)) or self._load(image())
 
     def remove_image(self) -> None:
         """Remove the locked image, and the interpreter's, from the engine; a user's own tags of them stay."""
@@ -311,10 +334,10 @@ class Builder:
         )
 
         def run() -> Outcome:
-            digests = (interpreter.id, interpreter.manifest_digest)
-            loaded = self.engine.find_image(digests) or self._load(interpreter)
             # It stays loaded: its one layer is the large image's first, and somebody else's build may be using it.
-            return self._run(step, loaded)
+            return self._run(
+                step, lambda: self._loaded(interpreter.id, interpreter.manifest_digest, lambda: interpreter)
+            )
 
         result = self.realise(step.derivation(interpreter.id), run)
         yield self.store.checked(result.artifact["pyc.tar"], what="the compiled modules")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from bertir.digest import Digest, read_chunks
 from bertir.errors import FetchError
+from bertir.redact import shown
 from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, prog
     """Write all `materials` (name -> digest, all in the store) to `path`, whole or not at all; give its bytes.
 
     Raises:
-        FetchError: a material isn't in the store, or `path` can't be written.
+        FetchError: a material isn't in the store, or `path` can't be written. NoRoomError: the disk is full.
     """
     entries = []
     for name, digest in sorted(materials.items()):
@@ -48,7 +49,9 @@ def write_bundle(store: Store, materials: Mapping[str, Digest], path: Path, prog
         ],
     }
     with (
-        whole_file(path, FetchError) as file,
+        whole_file(
+            path, FetchError, size=sum(size for _, size in {(b.digest, b.size) for _, b in entries})
+        ) as file,
         tarfile.open(fileobj=file, mode="w:", format=tarfile.GNU_FORMAT) as tar,
     ):
         data = json.dumps(index, indent=1, sort_keys=True).encode() + b"\n"
@@ -83,7 +86,7 @@ def read_bundle(store: Store, materials: Mapping[str, Digest], path: Path, progr
                 file = cast("BinaryIO", tar.extractfile(member))
                 store.add(read_chunks(file), expected=digest, what=wanted[digest])
                 taken.add(digest)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise FetchError(
             f"{path} is not a whole bundle: {error}",
             advice="Make it again by `invoke fetch --bundle FILE`.",
@@ -109,7 +112,13 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 
 def _read_index(tar: tarfile.TarFile, path: Path) -> set[Digest]:
     first = tar.next()
-    if first is None or first.name != INDEX or not first.isreg() or first.size > MAX_INDEX_BYTES:
+    if (
+        first is None
+        or first.name != INDEX
+        or not first.isreg()
+        or first.issparse()
+        or first.size > MAX_INDEX_BYTES
+    ):
         raise FetchError(
             f"{path} is not a bundle: there is no {INDEX} at its start",
             advice="Make one by `invoke fetch --bundle FILE`.",
@@ -118,13 +127,13 @@ def _read_index(tar: tarfile.TarFile, path: Path) -> set[Digest]:
         index: Any = json.loads(cast("BinaryIO", tar.extractfile(first)).read())
         if index["format"] != FORMAT:
             raise FetchError(
-                f"{path} is a bundle of format {index['format']!r}, and this is bertir for {FORMAT}",
+                f"{path} is a bundle of format {shown(index['format'])}, and this is bertir for {FORMAT}",
                 advice="Make one by `invoke fetch --bundle FILE`.",
             )
         return {Digest.from_str(entry["digest"]) for entry in index["materials"]}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FetchError(
-            f"{path} is not a bundle: its index can't be read: {error!r}",
+            f"{path} is not a bundle: its index can't be read: {shown(error)}",
             advice="Make one by `invoke fetch --bundle FILE`.",
         ) from error
 

@@ -26,7 +26,7 @@ def committed(root: Path) -> str | None:
     ):
         try:
             done = subprocess.run(
-                ["git", "-C", str(root), "--no-optional-locks", *question],
+                ["git", "-c", "core.fsmonitor=false", "-C", str(root), "--no-optional-locks", *question],
                 env=environment,
                 capture_output=True,
                 text=True,

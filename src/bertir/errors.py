@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bertir.redact import printable
+
 
 class BertirError(Exception):
     """Base of all errors that a user can cause or must hear of."""
@@ -15,8 +17,17 @@ class BertirError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, advice: str = "") -> None:
-        super().__init__(message)
-        self.advice = advice
+        super().__init__(_harmless(message))
+        self.advice = _harmless(advice)
+
+
+def _harmless(text: str) -> str:
+    """Write out what moves a terminal's cursor or hides text: names and values of strangers are in messages."""
+    return "\n".join(printable(line.replace("\t", " ")) for line in text.split("\n"))
+
+
+class NoRoomError(BertirError):
+    """A disk is full, or would be before the work is done."""
 
 
 class ConfigurationError(BertirError):

@@ -13,6 +13,7 @@ from bertir.healing import healed
 from bertir.local_checkpoint import Options, absolute, find_checkpoint
 from bertir.model import named_or_first
 from bertir.publish import SIGNATURES
+from bertir.redact import PASSPHRASE
 from bertir.task_data import MRPC
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
     from bertir.verify import read, verify_folder
     from bertir.whole_file import whole_file
 
-    passphrase = session.environment.get(signature.PASSPHRASE, "")
+    passphrase = session.environment.get(PASSPHRASE, "")
     signer = signature.load_private_key(Path(_given("--key", key)), passphrase)
     verified = verify_folder(_folder(folder))
     path = verified.folder / SIGNATURES
@@ -90,7 +91,7 @@ def sign(session: Session, folder: str, *, key: str, as_json: bool) -> str:
         envelope = signature.sign(verified.stated, signer, earlier)
     except signature.SignatureError as error:
         raise VerificationError(f"{path}: {error}", advice="Remove it, and sign again.") from error
-    with whole_file(path, ConfigurationError) as file:
+    with whole_file(path, ConfigurationError, size=len(envelope)) as file:
         file.write(envelope)
     facts = {"signatures": str(path), "subject": str(verified.subject), "key": signer.public_key.keyid}
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
@@ -100,7 +101,7 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
     from bertir import signature
 
     path = Path(_given("--key", key))
-    public, identity = signature.generate_key(path, session.environment.get(signature.PASSPHRASE, ""))
+    public, identity = signature.generate_key(path, session.environment.get(PASSPHRASE, ""))
     facts = {"private": str(path), "public": str(public), "key": identity}
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
 
@@ -127,7 +128,7 @@ def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: 
         return data.decode().rstrip("\n") if as_json else show.sbom_text(value)
     from bertir.whole_file import whole_file
 
-    with whole_file(Path(output), ConfigurationError) as file:
+    with whole_file(Path(output), ConfigurationError, size=len(data)) as file:
         file.write(data)
     facts = show.sbom_facts(value, output, data)
     return show.to_json(facts) if as_json else show.table([(name, str(text)) for name, text in facts.items()])
@@ -169,3 +170,28 @@ def check(
         checked = rebuild_and_compare(builder, request, checkpoint, wanted)
     facts = check_facts(checked)
     return show.to_json(facts) if as_json else check_text(checked), checked.error()
+
+
+def audit(session: Session, *, database: str, online: bool, service: str, format_: str) -> str:
+    from bertir import audit as audits
+    from bertir import show_audit
+
+    if service and not online:
+        raise ConfigurationError("--service is what --online asks", advice="Add --online.")
+    root = session.layout.root
+    if database:
+        from bertir.osv import read_database
+
+        pins = {(name, version) for pins in audits.load_pins(root).values() for name, version in pins.items()}
+        audits.examine(root, read_database(Path(database), pins))
+    found = audits.audit(root)
+    if format_ == "markdown":
+        return show_audit.audit_markdown(found)
+    facts = show_audit.audit_facts(found)
+    text = show_audit.audit_text(found)
+    if online:
+        from bertir.online_audit import ask
+
+        facts["online"] = ask(root, service)
+        text += "\nonline: the service names nothing that isn't answered"
+    return show.to_json(facts) if format_ == "json" else text

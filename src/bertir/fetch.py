@@ -5,30 +5,33 @@ Whatever the transport, a material enters the store only if it has the pinned sh
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from bertir.archive import take_files
+from bertir.derivation import MOMENT
 from bertir.digest import tree_digest
-from bertir.errors import FetchError
+from bertir.errors import DigestMismatchError, FetchError
 from bertir.mirror import debian_mirror
 from bertir.origin import PUBLISHERS, Origin, other_file, take_from_folder
 from bertir.store import Artifact
 from bertir.wheelhouse import pip_download
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from bertir.digest import Digest
-    from bertir.download import Patience
     from bertir.intent import PythonIntent
     from bertir.lock import DebianPackage, WheelPin
     from bertir.model import GoogleZip, Model
     from bertir.progress import Progress
     from bertir.store import Blob, Store
     from bertir.task_data import PinnedFile
+    from bertir.web import Patience
 
 MOST_ZIP_BYTES = 4_000_000_000  # BERT-Large's has 1.25 GB
 
@@ -88,8 +91,7 @@ class Fetcher:
         missing = [pin for pin in pins if self.store.find(pin.digest) is None]
         self._refuse_offline([f"wheel {pin.name} {pin.version}" for pin in missing])
         if missing:
-            self.progress.say(stage, f"{len(missing)} wheels by pip: {_some(pin.name for pin in missing)}")
-            self._download_wheels(missing, target)
+            self._download_wheels(missing, target, stage)
         return [(pin, self._checked(pin.digest, pin.name)) for pin in pins]
 
     def google_zip(self, model: Model, archive: GoogleZip) -> Artifact:
@@ -117,15 +119,19 @@ class Fetcher:
                 self._refuse_mirror(folder, missing, others, f"{archive.name}, {archive.folder}/{{}}, {{}}")
             return
         self._refuse_offline([f"{model.name}: {name}" for name in missing])
-        with self._downloaded(
+
+        def take(path: Path) -> None:
+            self.progress.say("fetch", f"{what}: taking {len(missing)} files")
+            take_files(self.store, path, missing, what=what)
+
+        self._download(
+            take,
             url=self.origin.address(archive.url, archive.name),
             key=tree_digest(model.files),
             most=MOST_ZIP_BYTES,
             what=what,
             advice=self.origin.advice,
-        ) as path:
-            self.progress.say("fetch", f"{what}: taking {len(missing)} files")
-            take_files(self.store, path, missing, what=what)
+        )
 
     def files(self, pins: Sequence[PinnedFile]) -> dict[str, Path]:
         """Give files that are published one by one, each by its name.
@@ -149,14 +155,14 @@ class Fetcher:
             if self.store.find(pin.digest) is None:
                 self._refuse_mirror(folder, wanted, others, "{}")
             return
-        with self._downloaded(
+        self._download(
+            lambda path: self.store.add_file(path, expected=pin.digest, what=pin.name),
             url=self.origin.address(pin.url, pin.name),
             key=pin.digest,
             most=pin.size,
             what=pin.name,
             advice=self.origin.advice,
-        ) as path:
-            self.store.add_file(path, expected=pin.digest, what=pin.name)
+        )
 
     def _refuse_mirror(
         self, folder: Path, missing: Mapping[str, Digest], others: Mapping[str, Path], looked_for: str
@@ -182,44 +188,82 @@ class Fetcher:
         if missing and self.offline:
             raise OfflineError(missing)
 
-    def _alone(self, digest: Digest, what: str) -> AbstractContextManager[None]:
+    def _alone(
+        self, digest: Digest, what: str, stage: str = "fetch", *, after: float = 0
+    ) -> AbstractContextManager[None]:
         """One process at a time fetches a thing; whoever waited finds it in the store."""
         return self.store.lock(
             f"fetch-{digest.hex}",
-            waiting=lambda: self.progress.say(
-                "fetch", f"{what}: waiting for another process that fetches it"
-            ),
+            waiting=lambda: self.progress.say(stage, f"{what}: waiting for another process that fetches it"),
+            after=after,
         )
 
     def _download_package(self, url: str, package: DebianPackage) -> None:
         what = f"{package.name} {package.version}"
         advice = "If a mirror no longer holds this version, name another by BERTIR_DEBIAN_MIRROR."
-        with self._alone(package.digest, what):
+        with self._alone(
+            package.digest, what, after=MOMENT
+        ):  # of 47 that ten wait for in turn, not a line each
             if self.store.find(package.digest) is not None:
                 return
-            with self._downloaded(
-                url=url, key=package.digest, most=package.size, what=what, advice=advice
-            ) as path:
-                self.store.add_file(path, expected=package.digest, what=what)
+            if url.startswith("file://"):
+                self._take_package(Path(unquote(urlsplit(url).path)), package, advice)
+                return
+            self._download(
+                lambda path: self.store.add_file(path, expected=package.digest, what=what),
+                url=url,
+                key=package.digest,
+                most=package.size,
+                what=what,
+                advice=advice,
+            )
 
-    def _downloaded(
-        self, *, url: str, key: Digest, most: int, what: str, advice: str
-    ) -> AbstractContextManager[Path]:
-        from bertir.download import Patience, Source, downloaded
+    def _take_package(self, path: Path, package: DebianPackage, advice: str) -> None:
+        """Take a package from a mirror that lies on this machine."""
+        try:
+            self.store.add_file(path, expected=package.digest, what=f"{package.name} {package.version}")
+        except OSError as error:
+            raise FetchError(f"can't read {path}: {error.strerror}", advice=advice) from error
+
+    def _download(
+        self, use: Callable[[Path], object], *, url: str, key: Digest, most: int, what: str, advice: str
+    ) -> None:
+        from bertir.download import Source, download
+        from bertir.web import Patience
 
         patience = self.patience or Patience()
         source = Source(url=url, key=key, most=most, what=what, advice=advice, patience=patience)
-        return downloaded(self.store, source, self.progress)
+        download(self.store, source, self.progress, use)
 
-    def _download_wheels(self, pins: Sequence[WheelPin], target: PythonIntent) -> None:
-        with self.store.temporary_folder() as folder:
+    def _download_wheels(self, pins: Sequence[WheelPin], target: PythonIntent, stage: str) -> None:
+        """Fetch those wheels that no other process is fetching, once for all of them; wait for the others."""
+        with contextlib.ExitStack() as held:
+            # In one order everywhere, so that no two wait for each other.
+            for pin in sorted(pins, key=lambda pin: pin.digest):
+                held.enter_context(
+                    self._alone(pin.digest, f"wheel {pin.name} {pin.version}", stage, after=MOMENT)
+                )
+            missing = [pin for pin in pins if self.store.find(pin.digest) is None]
+            if missing:
+                self.progress.say(
+                    stage, f"{len(missing)} wheels by pip: {_some(pin.name for pin in missing)}"
+                )
+                self._run_pip(missing, target, stage)
+
+    def _run_pip(self, pins: Sequence[WheelPin], target: PythonIntent, stage: str) -> None:
+        with self.store.writing("download wheels"), self.store.temporary_folder() as folder:
             requirements = folder / "requirements.txt"
             requirements.write_text(
                 "".join(f"{pin.name}=={pin.version} --hash={pin.digest}\n" for pin in pins), encoding="utf-8"
             )
             downloads = folder / "wheels"
             downloads.mkdir()
-            pip_download(target, requirements, downloads)
+            try:
+                pip_download(target, requirements, downloads)
+            except DigestMismatchError:
+                # Its cache may be spoiled, or it may have put the wheel together from two downloads.
+                self.progress.say(stage, "not the pinned bytes; asking the index anew, without pip's cache")
+                pip_download(target, requirements, downloads, cache=False)
             found = {self.store.add_file(path).digest for path in sorted(downloads.iterdir())}
             absent = [f"{pin.name} {pin.version}" for pin in pins if pin.digest not in found]
             if absent:

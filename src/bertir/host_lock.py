@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, StaleLockError
 from bertir.lock import RELOCK, read_lock
+from bertir.redact import shown
 from bertir.requirements import parse_requirements
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +26,18 @@ def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
     """
     path = root / "pyproject.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
         found = [*data["project"]["dependencies"]]
         for group in groups:
             found += data["dependency-groups"][group]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"can't read the dependencies of {path}: {error!r}") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # ValueError: not TOML, not UTF-8
+        raise ConfigurationError(f"can't read the dependencies of {path}: {shown(error)}") from error
     if not all(isinstance(item, str) for item in found):
         raise ConfigurationError(f"{path}: dependencies must be strings")
     return tuple(sorted(set(found)))

@@ -173,8 +173,9 @@ def write_archive(store: Store, image: Image, path: Path) -> None:
 
     Raises:
         ImageError: a layer isn't in the store, or the file can't be written.
+        NoRoomError: the disk is full.
     """
-    with whole_file(path, ImageError) as file:
+    with whole_file(path, ImageError, size=archive_size(image)) as file:
         for chunk in archive(store, image):
             file.write(chunk)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.image import describe_image
-from bertir.inventory import debian_parts, normalised_name, required_names, wheel_parts
+from bertir.inventory import debian_parts, required_names, wheel_parts
 from bertir.lock import PRECOMPILE
 from bertir.materials import image_files
 from bertir.sbom import (
@@ -21,6 +21,7 @@ from bertir.sbom import (
     oci_purl,
     pypi_purl,
 )
+from bertir.versions import normalised_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,12 +6,14 @@ Strict: a misspelt key would otherwise be ignored, and the image lack something 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.redact import shown
+from bertir.small_file import read_small_text
+from bertir.toml_text import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +129,9 @@ def load_intent(docker_folder: Path) -> ImageIntent:
     """
     path = docker_folder / IMAGE_TOML
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_text(path)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
     except OSError as error:
         raise ConfigurationError(
             f"can't read {path}: {error.strerror}", advice="It is part of the repository: git checkout it."
@@ -138,9 +142,9 @@ def load_intent(docker_folder: Path) -> ImageIntent:
 def parse_intent(text: str, *, name: str = IMAGE_TOML) -> ImageIntent:
     """Parse the text of an `image.toml`; `name` is for messages. Raises as `load_intent` does."""
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{name} is no TOML: {error}") from error
+        data = parse_toml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
     table = _Table(data, name)
     intent = ImageIntent(
         name=table.text("name", r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"),
@@ -219,7 +223,9 @@ class _Table:
         return value
 
     def _wrong(self, key: str, expected: str, value: object) -> ConfigurationError:
-        return ConfigurationError(f"{self._name}: `{key}` must be {expected}, and is {value!r}")
+        return ConfigurationError(
+            f"{self._name}: `{shown(key)[1:-1]}` must be {expected}, and is {shown(value)}"
+        )
 
     def text(self, key: str, pattern: str = r"(?s).*") -> str:
         value: str = self._take(key, str, "a string")
@@ -259,5 +265,5 @@ class _Table:
 
     def refuse_the_rest(self) -> None:
         if self._data:
-            unknown = ", ".join(f"`{key}`" for key in sorted(self._data))
+            unknown = ", ".join(f"`{shown(key)[1:-1]}`" for key in sorted(self._data))
             raise ConfigurationError(f"{self._name}: unknown {unknown}", advice="Is it misspelt?")

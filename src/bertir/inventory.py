@@ -6,13 +6,11 @@ Dependencies are those that the packages declare, as far as something in the ima
 from __future__ import annotations
 
 import posixpath
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from bertir.deb import STATUS, package_entries, read_control
@@ -20,6 +18,9 @@ from bertir.digest import Digest
 from bertir.errors import ImageError
 from bertir.licences import Declared, of_copyright, of_metadata
 from bertir.tree import FileEntry, LinkEntry
+from bertir.versions import normalised_name
+from bertir.wheel import LIMITS
+from bertir.zip_check import UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -164,11 +165,6 @@ def required_names(python: PythonIntent) -> list[str]:
     return [normalised_name(Requirement(text).name) for text in python.requirements]
 
 
-def normalised_name(name: str) -> str:
-    """Give a distribution's name as all its spellings are compared."""
-    return str(canonicalize_name(name))
-
-
 def marker_environment(python: PythonIntent, interpreter: str) -> dict[str, str]:
     """Give what markers may ask for, as the image has it: whatever machine this runs on."""
     return {
@@ -189,7 +185,8 @@ def marker_environment(python: PythonIntent, interpreter: str) -> dict[str, str]
 def _read_wheel(pin: WheelPin, path: Path) -> _Read:
     what = f"{pin.name} {pin.version}"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with checked_zip(path, LIMITS) as opened:
+            archive = opened.archive
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             [folder] = {
                 name.removesuffix("/METADATA")
@@ -210,7 +207,7 @@ def _read_wheel(pin: WheelPin, path: Path) -> _Read:
                 if sizes.get(name, _MOST_BYTES + 1) <= _MOST_BYTES
             }
         requirements = tuple(Requirement(text) for text in metadata.get("requires_dist", []))
-    except (zipfile.BadZipFile, InvalidRequirement, InvalidVersion, KeyError, ValueError, OSError) as error:
+    except (UnfitZipError, InvalidRequirement, InvalidVersion, KeyError, ValueError) as error:
         raise ImageError(f"{what}: can't read the wheel's METADATA: {error}") from error
     return _Read(pin=pin, metadata=metadata, licences=licences, requirements=requirements)
 

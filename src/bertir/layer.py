@@ -110,7 +110,7 @@ def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OSError, RecursionError) as error:
         raise ImageError(f"the compiled modules can't be read: {path}: {error}") from error
 
 
@@ -121,7 +121,7 @@ def _compiled_modules(tar: tarfile.TarFile, intent: ImageIntent) -> Iterator[Fil
         path = checked_path(member.name, what=what)
         parts = path.split("/")
         inside = path.startswith(prefixes) and parts[-2] == "__pycache__" and path.endswith(".pyc")
-        if path != member.name or not member.isreg() or not inside:
+        if path != member.name or not member.isreg() or member.issparse() or not inside:
             raise ImageError(f"{what} holds something else: {member.name!r}")
         entry = member_entry(tar, member)
         yield FileEntry(

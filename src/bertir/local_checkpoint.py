@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
-from bertir.digest import Digest
-from bertir.errors import ConfigurationError
+from bertir.configuration import google_problems, integer_problems
+from bertir.digest import Digest, read_chunks
+from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.redact import shown
+from bertir.steady import Marks
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from bertir.checkpoint_files import Chosen
@@ -29,6 +32,9 @@ CASES = ("cased", "uncased")
 _VOCABULARY_BYTES = 64 << 20
 _TEXTS = ("bert_config.json", "config.json", "vocab.txt")
 _TOKEN_SHOWN = 40
+_COPY_IT = "Is a training still running? Copy the checkpoint when it is saved, then build from the copy."
+# google-research/bert puts them into every row, or may have to.
+_NEEDED = ("[UNK]", "[CLS]", "[SEP]")
 _SPECIAL = re.compile(r"\[.*\]")
 
 
@@ -68,6 +74,7 @@ class LocalCheckpoint:
         prefix: of a checkpoint of TensorFlow's; empty for Hugging Face's.
         kind: `google` or `hugging-face`.
         files: the name that a step sees -> the user's file.
+        marks: how these were before any of them was read.
         lower_case_from: who decided on `lower_case`: `--case` or `vocab.txt`.
         upper_case: of vocab.txt, the first token that made it cased; empty if none did.
     """
@@ -81,6 +88,7 @@ class LocalCheckpoint:
     layers: int
     max_positions: int
     upper_case: str = ""
+    marks: Marks = field(default_factory=lambda: Marks({}))
 
     @property
     def case(self) -> str:
@@ -89,9 +97,7 @@ class LocalCheckpoint:
             return f"{'uncased' if self.lower_case else 'cased'}, as --case says"
         if self.lower_case:
             return "uncased, as vocab.txt has no upper-case letter; --case cased overrules"
-        return (
-            f"cased, by the token {self.upper_case[:_TOKEN_SHOWN]!r} of vocab.txt; --case uncased overrules"
-        )
+        return f"cased, by the token {shown(self.upper_case[:_TOKEN_SHOWN])} of vocab.txt; --case uncased overrules"
 
 
 def find_checkpoint(options: Options) -> LocalCheckpoint:
@@ -101,19 +107,25 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         ConfigurationError: some are missing, or it isn't clear which are meant; says what to pass.
     """
     if options.case and options.case not in CASES:
-        raise ConfigurationError(f"--case must be cased or uncased, and is {options.case!r}")
+        raise ConfigurationError(f"--case must be cased or uncased, and is {shown(options.case)}")
     chosen = choose(options.path)
     if chosen.kind == HUGGING_FACE:
         # Before anything is missed that another architecture hasn't got.
         _refuse_other_architectures(options.bert_config or chosen.folder / "config.json")
     files = {**chosen.files, **_beside(chosen.folder, options, chosen.kind)}
+    marks = Marks.of(files.values())
     configuration = _configuration(
-        files["config.json" if chosen.kind == HUGGING_FACE else "bert_config.json"]
+        files["config.json" if chosen.kind == HUGGING_FACE else "bert_config.json"], chosen.kind
     )
     tokens = _tokens(files["vocab.txt"])
     if len(tokens) > configuration["vocab_size"]:
         raise ConfigurationError(
             f"{files['vocab.txt']} has {len(tokens)} lines, and the model embeds {configuration['vocab_size']} tokens",
+            advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
+        )
+    if missing := [token for token in _NEEDED if token not in set(tokens)]:
+        raise ConfigurationError(
+            f"{files['vocab.txt']} lacks {', '.join(missing)}",
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
         )
     upper_case = "" if options.case else _first_cased(tokens)
@@ -127,6 +139,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         layers=configuration["num_hidden_layers"],
         max_positions=configuration["max_position_embeddings"],
         upper_case=upper_case,
+        marks=marks,
     )
 
 
@@ -134,20 +147,42 @@ def add_checkpoint(store: Store, local: LocalCheckpoint) -> Artifact:
     """Copy the files into the store, where they aren't there yet.
 
     Raises:
-        ConfigurationError: one can't be read.
+        ConfigurationError: one can't be read, or one has changed since the checkpoint was found.
     """
-    return Artifact(files={name: _add(store, name, path) for name, path in local.files.items()})
+    local.marks.require_unchanged(_COPY_IT)  # 1 GB is read for nothing otherwise
+    stored = Artifact(
+        files={name: _add(store, name, path, local.marks) for name, path in local.files.items()}
+    )
+    # Once more for all: .data may have been another saving's when .index was read, and have been whole since.
+    local.marks.require_unchanged(_COPY_IT)
+    return stored
 
 
-def _add(store: Store, name: str, path: Path) -> Blob:
+def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
     try:
         if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
-            return store.add_bytes(path.read_bytes().removeprefix(BOM_UTF8), what=name)
+            data = path.read_bytes()
+            marks.require_unchanged(_COPY_IT)
+            return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
+        # Hashed first: a checkpoint that is in the store already isn't written again.
         digest = Digest.of_file(path)
-        # Expected: a file that is written to in these moments is not what was read.
-        return store.find(digest) or store.add_file(path, expected=digest)
+        if (present := store.find(digest)) is not None:
+            return present
+        return store.add(_steadily(path, marks), expected=digest, what=path.name, size=path.stat().st_size)
+    except DigestMismatchError as error:  # unchanged by its times, or it would have been said
+        raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+
+
+def _steadily(path: Path, marks: Marks) -> Iterator[bytes]:
+    """Give a file's bytes, and end with an error if it changed: what is being stored is thrown away then."""
+    try:
+        with path.open("rb") as file:
+            yield from read_chunks(file)
+    except OSError as error:  # not the store's
+        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+    marks.require_unchanged(_COPY_IT)
 
 
 def _refuse_other_architectures(path: Path) -> None:
@@ -161,7 +196,7 @@ def _refuse_other_architectures(path: Path) -> None:
     kind = value.get("model_type") if isinstance(value, dict) else "bert"
     if isinstance(kind, str) and kind != "bert":  # what says nothing is looked at in the container
         raise ConfigurationError(
-            f"{path}: its model_type is {kind!r} (architectures: {value.get('architectures')!r}), and bertir builds 'bert' alone",
+            f"{path}: its model_type is {shown(kind)} (architectures: {shown(value.get('architectures'))}), and bertir builds 'bert' alone",
             advice="google-research/bert computes no other architecture.",
         )
 
@@ -185,19 +220,19 @@ def _beside(folder: Path, options: Options, kind: str) -> dict[str, Path]:
     return files
 
 
-def _configuration(path: Path) -> dict[str, Any]:
+def _configuration(path: Path, kind: str) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path, SMALL_BYTES))
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON: {error}") from error
-    for name in ("max_position_embeddings", "num_hidden_layers", "vocab_size"):
-        number = value.get(name) if isinstance(value, dict) else None
-        if type(number) is not int or number < 1:
-            raise ConfigurationError(
-                f"{path} is no configuration of a BERT: its {name} is {number!r}",
-                advice="Give the bert_config.json that belongs to this checkpoint by --bert-config.",
-            )
-    return dict(value)
+    given = value if isinstance(value, dict) else {}
+    # Of Hugging Face's the container says the rest: what google-research/bert can't compute.
+    if problems := integer_problems(given) if kind == HUGGING_FACE else google_problems(given):
+        raise ConfigurationError(
+            f"{path} is no configuration of a BERT: {'; '.join(problems)}",
+            advice="Give the configuration that belongs to this checkpoint by --bert-config.",
+        )
+    return given
 
 
 def _tokens(path: Path) -> list[str]:
@@ -216,7 +251,7 @@ def _name(chosen: Chosen) -> str:
     name = chosen.folder.resolve().name
     if not name or name.startswith("."):
         raise ConfigurationError(
-            f"the published folder gets the name of the checkpoint's, and {name or '/'!r} is none",
+            f"the published folder gets the name of the checkpoint's, and {shown(name or '/')} is none",
             advice="Move the checkpoint into a folder with a name.",
         )
     return f"{name}-{chosen.prefix}" if chosen.is_one_of_several else name

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
 from bertir.intent import IMAGE_TOML, load_intent
+from bertir.redact import shown
 from bertir.requirements import Requirement, Requirements, dump_requirements, parse_requirements
+from bertir.small_file import read_small_text
 from bertir.store import Blob
 
 if TYPE_CHECKING:
@@ -32,6 +34,13 @@ REQUIREMENTS_LOCK = "requirements.lock"
 IMAGE_LOCK = "image.lock"
 PRECOMPILE = "steps/precompile.py"
 
+PACKAGE_FORMS = {
+    "name": r"[a-z0-9][a-z0-9+.-]+",
+    "version": r"[A-Za-z0-9.+~:-]+",
+    "architecture": r"[a-z0-9-]+",
+    # Nothing that could lead a URL elsewhere.
+    "pool_path": r"pool(?:/[A-Za-z0-9+_~-][A-Za-z0-9.+_~-]*)+\.deb",
+}
 _NOTE = "Written by `invoke lock`; don't edit."
 RELOCK = "Run: invoke lock"
 _RESTORE = "Restore it (git checkout), or write it anew: invoke lock"
@@ -114,7 +123,7 @@ def load_image_lock(docker_folder: Path) -> ImageLock:
     current = image_inputs(docker_folder, intent, debian, wheels)
     changed = sorted(key for key in {*current, *lock.inputs} if current.get(key) != lock.inputs.get(key))
     if changed:
-        files = ", ".join(str(docker_folder / key) for key in changed)
+        files = ", ".join(shown(str(docker_folder / key))[1:-1] for key in changed)
         raise StaleLockError(f"{name} is stale: changed since it was made: {files}", advice=RELOCK)
     return lock
 
@@ -165,11 +174,10 @@ def parse_debian_lock(text: str, *, name: str = DEBIAN_LOCK) -> DebianLock:
     reader = _Reader(text, name)
     packages = tuple(
         DebianPackage(
-            name=item.text("name", r"[a-z0-9][a-z0-9+.-]+"),
-            version=item.text("version", r"[A-Za-z0-9.+~:-]+"),
-            architecture=item.text("architecture", r"[a-z0-9-]+"),
-            # Nothing that could lead a URL elsewhere.
-            pool_path=item.text("pool_path", r"pool(?:/[A-Za-z0-9+_~-][A-Za-z0-9.+_~-]*)+\.deb"),
+            name=item.text("name", PACKAGE_FORMS["name"]),
+            version=item.text("version", PACKAGE_FORMS["version"]),
+            architecture=item.text("architecture", PACKAGE_FORMS["architecture"]),
+            pool_path=item.text("pool_path", PACKAGE_FORMS["pool_path"]),
             size=item.number("size"),
             digest=item.digest("sha256"),
         )
@@ -274,7 +282,7 @@ def parse_image_lock(
 def read_lock(path: Path) -> str:
     """Give the text of a lock file; raises `LockError` if it can't be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_small_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"can't read {path}: {error}", advice=_RESTORE) from error
 
@@ -290,15 +298,15 @@ class _Reader:
         self._name = name
         try:
             data = json.loads(source) if isinstance(source, str) else source
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LockError(f"{name} is no JSON: {error}", advice=_RESTORE) from error
         if not isinstance(data, dict):
             raise self._wrong("", "an object", data)
         self._data = data
 
     def _wrong(self, key: str, expected: str, found: object) -> LockError:
-        where = f"{self._name}: `{key}`" if key else self._name
-        return LockError(f"{where} must be {expected}, and is {found!r}", advice=_RESTORE)
+        where = f"{self._name}: `{shown(key)[1:-1]}`" if key else self._name
+        return LockError(f"{where} must be {expected}, and is {shown(found)}", advice=_RESTORE)
 
     def text(self, key: str, pattern: str) -> str:
         value = self._data.get(key)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from bertir.checkpoint import extract_files, pinned_files
 from bertir.derivation import Derivation, Outcome
-from bertir.errors import ConfigurationError, SourceError
+from bertir.errors import ConfigurationError, NoRoomError, SourceError
 from bertir.fetch import OfflineError
 from bertir.lock import WheelPin
 from bertir.model import GoogleZip, HuggingFaceWheel, find_model, load_models
+from bertir.room import no_room
 from bertir.store import Artifact
 from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
+from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,11 +168,16 @@ def write_task_data(builder: Builder, split: Artifact, folder: Path) -> None:
     """Copy train.tsv, dev.tsv and test.tsv to a folder of the user's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, blob in split.files.items():
-            (folder / name).unlink(missing_ok=True)
-            builder.store.copy_out(blob, folder / name, what=name)
     except OSError as error:
+        if said := no_room(error, folder):
+            raise NoRoomError(
+                f"can't write to {folder}: {said}", advice="Name a place on another disk."
+            ) from error
         raise ConfigurationError(f"can't write to {folder}: {error.strerror}") from error
+    for name, blob in split.files.items():
+        with whole_file(folder / name, ConfigurationError, size=blob.size) as file:
+            for chunk in builder.store.read(blob, what=name):
+                file.write(chunk)
 
 
 # the image

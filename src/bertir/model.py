@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,16 +115,22 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """The numbers in its encoder, by its shape (arXiv 1810.04805, with a feed-forward of four times `hidden`).
+        """The numbers in its encoder; what a zip holds besides, such as the heads of pretraining, isn't counted."""
+        return encoder_parameters(
+            layers=self.layers,
+            hidden=self.hidden,
+            vocabulary=self.vocabulary,
+            max_positions=self.max_positions,
+        )
 
-        What a zip holds besides, such as the heads of pretraining, isn't counted.
-        """
-        hidden = self.hidden
-        embeddings = (self.vocabulary + self.max_positions + TOKEN_TYPES + 2) * hidden
-        attention = 4 * (hidden * hidden + hidden) + 2 * hidden
-        feed_forward = 8 * hidden * hidden + 5 * hidden + 2 * hidden
-        pooler = hidden * hidden + hidden
-        return embeddings + self.layers * (attention + feed_forward) + pooler
+
+def encoder_parameters(*, layers: int, hidden: int, vocabulary: int, max_positions: int) -> int:
+    """Give the numbers in an encoder of this shape (arXiv 1810.04805, with a feed-forward of four times `hidden`)."""
+    embeddings = (vocabulary + max_positions + TOKEN_TYPES + 2) * hidden
+    attention = 4 * (hidden * hidden + hidden) + 2 * hidden
+    feed_forward = 8 * hidden * hidden + 5 * hidden + 2 * hidden
+    pooler = hidden * hidden + hidden
+    return embeddings + layers * (attention + feed_forward) + pooler
 
 
 def load_models(path: Path) -> dict[str, Model]:
@@ -133,11 +140,11 @@ def load_models(path: Path) -> dict[str, Model]:
         ConfigurationError: the file isn't there, or an entry isn't what it should be.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     if not raw:
         raise ConfigurationError(f"{path} names no model")
     models = {}
@@ -145,9 +152,9 @@ def load_models(path: Path) -> dict[str, Model]:
         try:
             models[name] = _model(name, _typed(entry, dict))
         except KeyError as error:
-            raise ConfigurationError(f"{path}: model {name!r} lacks {error}") from error
+            raise ConfigurationError(f"{path}: model {shown(name)} lacks {error}") from error
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{path}: model {name!r}: {error}") from error
+            raise ConfigurationError(f"{path}: model {shown(name)}: {error}") from error
     return models
 
 
@@ -172,7 +179,7 @@ def find_model(models: Mapping[str, Model], name: str) -> Model:
     near = difflib.get_close_matches(name, models, n=1)
     suggestion = f"Did you mean {near[0]}? " if near else ""
     raise ConfigurationError(
-        f"there is no model named {name!r} (there are: {', '.join(models)})",
+        f"there is no model named {shown(name)} (there are: {', '.join(models)})",
         advice=f"{suggestion}`invoke models` lists them.",
     )
 
@@ -194,10 +201,10 @@ def _model(name: str, entry: Mapping[str, Any]) -> Model:
         archive = _zip(_typed(entry["zip"], dict), files)
         expected = CHECKPOINT_FILES
     else:
-        message = f"kind must be one of {HuggingFaceWheel.kind}, {GoogleZip.kind}, and is {kind!r}"
+        message = f"kind must be one of {HuggingFaceWheel.kind}, {GoogleZip.kind}, and is {shown(kind)}"
         raise ValueError(message)
     if set(files) != set(expected):
-        message = f"files must be {', '.join(sorted(expected))}, and are {', '.join(sorted(files))}"
+        message = f"files must be {', '.join(sorted(expected))}, and are {shown(sorted(files))}"
         raise ValueError(message)
     return Model(
         name=name,
@@ -237,7 +244,7 @@ def _zip(entry: Mapping[str, Any], files: Mapping[str, Any]) -> GoogleZip:
     )
     for what, text in (("folder", archive.folder), ("the zip's name", archive.name)):
         if not _FOLDER.fullmatch(text):
-            message = f"{what} must be one plain name, and is {text!r}"
+            message = f"{what} must be one plain name, and is {shown(text)}"
             raise ValueError(message)
     return archive
 
@@ -251,14 +258,14 @@ def web_address(value: object) -> str:
     text = _typed(value, str)
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable() or " " in text:
-        message = f"expected an http or https URL, found {text!r}"
+        message = f"expected an http or https URL, found {shown(text)}"
         raise ValueError(message)
     return text
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: set[str] | frozenset[str]) -> None:
     if unknown := sorted(set(entry) - known):
-        message = f"unknown: {', '.join(unknown)}"
+        message = f"unknown: {', '.join(shown(name)[1:-1] for name in unknown)}"
         raise ValueError(message)
 
 
@@ -274,6 +281,6 @@ def _typed(value: object, kind: type[_T]) -> _T:
     # bool is a subclass of int, and `layers = true` is nonsense.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         expected = "a table" if kind is dict else kind.__name__
-        message = f"expected {expected}, found {value!r}"
+        message = f"expected {expected}, found {shown(value)}"
         raise TypeError(message)
     return value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest
 from bertir.errors import VerificationError
 from bertir.licences import of_metadata
+from bertir.redact import printable
 from bertir.sbom import (
     IMAGE_NAME,
     IMAGE_REF,
@@ -23,7 +24,7 @@ from bertir.sbom import (
     oci_purl,
     pypi_purl,
 )
-from bertir.verify import verify_folder
+from bertir.verify import read, verify_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def model_sbom(verified: Verified) -> dict[str, Any]:
     """
     try:
         build = json.loads(verified.report)
-        config = json.loads((verified.folder / "bert_config.json").read_bytes())
+        config = json.loads(read(verified.folder / "bert_config.json"))
         [subject] = components([_model(verified, build)])
         subject["modelCard"] = _card(build, config)
         value = document(
@@ -91,7 +92,7 @@ def model_sbom(verified: Verified) -> dict[str, Any]:
         return numbered(value)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise VerificationError(
-            f"{verified.folder}: its report or its configuration can't be read: {type(error).__name__}: {error}",
+            f"{verified.folder}: its report or its configuration can't be read: {type(error).__name__}: {printable(str(error))}",
             advice="Build it again: invoke build-ir",
         ) from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.errors import ParityError, StepError
+from bertir.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +94,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
             and free.isdisjoint(report["fixed_dimensions"])
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise StepError(f"verify: its report can't be read: {error!r}") from error
+        raise StepError(f"verify: its report can't be read: {shown(error)}") from error
     if not complete:
         raise StepError("verify: its report is not complete")
     allowed = THRESHOLDS[request.head]

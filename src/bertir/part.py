@@ -7,14 +7,19 @@ downloads/<key>.json   the file's URL and length, and the validators to ask for 
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from bertir.interruption import held
+from bertir.store import StoreError
+from bertir.web import BrokenOffError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from bertir.digest import Digest
     from bertir.store import Store
@@ -41,16 +46,11 @@ class State:
         return self.last_modified if _DATE.fullmatch(self.last_modified) else ""
 
 
-class BrokenOffError(Exception):
-    """An attempt that failed in a way that may pass."""
-
-    def __init__(self, reason: str, *, pause: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause
-
-
 class Part:
-    """What has come so far of a file, and of which."""
+    """What has come so far of a file, and of which.
+
+    `in_one_piece`: it came in one answer to this object; nothing of it lay there, and nothing was added later.
+    """
 
     def __init__(self, store: Store, key: Digest, url: str, *, what: str) -> None:
         folder = store.root / "downloads"
@@ -59,8 +59,11 @@ class Part:
         self._state_path = folder / f"{key.hex}.json"
         self._new_state_path = folder / f"{key.hex}.tmp"
         self._doing = f"download {what}"
+        self.in_one_piece = False
         with store.writing(self._doing):
             folder.mkdir(exist_ok=True)
+            for path in (self.path, self._state_path):
+                _refuse_foreign(path)
         state = self._load()
         self.state = state if state is not None and state.url == url else State(url=url)
 
@@ -80,9 +83,20 @@ class Part:
         with self.store.writing(self._doing):
             self.path.write_bytes(b"")
             self._save(state)
+        self.in_one_piece = True
+
+    def go_on(self) -> None:
+        """Note that what comes next continues what is there."""
+        self.in_one_piece = False
 
     def append(self, chunks: Iterator[bytes]) -> None:
-        with self.store.writing(self._doing), self.path.open("ab") as file:
+        before = self.size
+
+        def needed() -> tuple[int, bool]:
+            missing = (self.state.length or 0) - before
+            return (missing, False) if missing > 0 else (self.size - before, True)
+
+        with self.store.writing(self._doing, needed), self.path.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
 
@@ -102,6 +116,7 @@ class Part:
             self.path.unlink(missing_ok=True)
             self._state_path.unlink(missing_ok=True)
             self._new_state_path.unlink(missing_ok=True)  # of a process that was killed while it wrote it
+        self.state = State(url=self.state.url)
 
     def _load(self) -> State | None:
         try:
@@ -120,3 +135,18 @@ class Part:
             self._new_state_path.write_text(json.dumps(asdict(state)), encoding="utf-8")
             self._new_state_path.replace(self._state_path)
         self.state = state
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Remove what can't be a part or its note, as this user left them: writing to it could be writing elsewhere."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise StoreError(
+            f"{path} is a folder, and is to be the part of a download",
+            advice="Move it away, and run it again.",
+        )
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+        path.unlink()

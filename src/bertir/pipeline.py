@@ -8,6 +8,7 @@ graph is the build graph. Each step is a derivation: what is in the store isn't 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from bertir.materials import (
 )
 from bertir.model import GoogleZip, find_model
 from bertir.parity import judge
+from bertir.preflight import require_room
 from bertir.provenance import provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
@@ -67,6 +69,8 @@ def build_ir(
     """
     check(request)
     pins = load_pins(builder)
+    rehearse = partial(build_and_verify, request=request, pins=pins, local=local)
+    require_room(builder, request, pins.models, local, output=output, rehearse=rehearse)
     try:
         build = build_and_verify(builder, request, pins, local)
     except OfflineError as error:

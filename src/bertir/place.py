@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bertir.compare import PUBLISHED, VOLATILE, first_offset, settled
-from bertir.engine import Command
+from bertir.container import Command
 from bertir.errors import BertirError
 from bertir.store import Store
 
@@ -56,7 +56,7 @@ def located(builder: Builder, difference: Difference, baseline: Rebuilt, rebuilt
             outputs=("place.json",),
         )
         with builder.engine.run(builder.load_image(), command, scratch / "step") as finished:
-            place = str(json.loads(finished.outputs["place.json"].read_bytes())["place"])
+            place = str(json.loads(finished.outputs["place.json"].read())["place"])
     # A name in a stranger's graph may be anything; what reaches the terminal is plain.
     plain = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in place)
     return replace(difference, offset=offset, place=plain[:MOST_PLACE])

@@ -137,13 +137,14 @@ def _lay_out_older_build(folder: Path, published: Path, output: Path) -> None:
 
 def _give_away(work: Path) -> None:
     """Make the folders, and the copied checkout, another user's. Never an object: it is linked to the user's store."""
-    work.parent.chmod(0o711)  # no more than to pass through
-    for folder, _, files in os.walk(work):
-        os.chown(folder, OTHER_ID, OTHER_ID)
+    # From the leaves up, and by descriptor: what is another user's already must lead root nowhere, and whoever owns a folder
+    # may put a link in the place of one in it.
+    for _, _, files, descriptor in os.fwalk(work, topdown=False):
         for name in files:
-            path = Path(folder) / name
-            if path.lstat().st_nlink == 1:
-                os.lchown(path, OTHER_ID, OTHER_ID)
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_nlink == 1:
+                os.chown(name, OTHER_ID, OTHER_ID, dir_fd=descriptor, follow_symlinks=False)
+        os.fchown(descriptor, OTHER_ID, OTHER_ID)
+    work.parent.chmod(0o711)  # no more than to pass through
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
-from bertir.errors import BertirError, ConfigurationError
+from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
+from bertir.room import no_room
 from bertir.staging import MARK, staged_folder, sweep, sync_folder
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
             _put_in_place(staged, folder)
             sync_folder(folder.parent)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(folder, error, artifact.size) from error
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
@@ -105,18 +106,19 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether `folder` holds what bertir published, and nothing else: every file in it is in its SHA256SUMS."""
+    """Whether `folder` holds what bertir published, and nothing else: its SHA256SUMS lists only what bertir publishes."""
     try:
         if folder.is_symlink():
             return False
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         listed = {name for line in lines if (name := line.partition("  ")[2])}
-        return {*ALWAYS} <= listed and {item.name for item in folder.iterdir()} <= {
-            *listed,
-            SUMS,
-            *VOLATILE,
-            SIGNATURES,
-        }
+        if not {*ALWAYS} <= listed <= LISTED.keys():
+            return False
+        items = list(folder.iterdir())
+        # Whoever writes SHA256SUMS may list their own: a folder is never ours, whatever it is called.
+        if any(item.is_dir() and not item.is_symlink() for item in items):
+            return False
+        return {item.name for item in items} <= {*listed, SUMS, *VOLATILE, SIGNATURES}
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -172,8 +174,8 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
-def _unwritable(folder: Path, error: OSError) -> BertirError:
-    return BertirError(
-        f"could not publish to {folder}: {error.strerror or error}",
-        advice="Nothing was left there. The build is in the store: choose another --output and run it again.",
-    )
+def _unwritable(folder: Path, error: OSError, size: int) -> BertirError:
+    advice = "Nothing was left there. The build is in the store: choose another --output and run it again."
+    if said := no_room(error, folder.parent, size):
+        return NoRoomError(f"could not publish to {folder}: {said}", advice=advice)
+    return BertirError(f"could not publish to {folder}: {error.strerror or error}", advice=advice)

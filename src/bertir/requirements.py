@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from bertir.digest import Digest
 from bertir.errors import LockError
+from bertir.redact import shown
 
 _HEADER = "# Written by `invoke lock`; don't edit. Made from: "
 _PINS = "# Digest of what follows: "
@@ -84,7 +85,7 @@ def parse_requirements(text: str, *, name: str) -> Requirements:
 def distribution_name(value: object) -> str:
     """Give a distribution's name as it is; raises `ValueError` for anything else."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        message = f"not a distribution's name: {value!r}"
+        message = f"not a distribution's name: {shown(value)}"
         raise ValueError(message)
     return value
 
@@ -92,7 +93,7 @@ def distribution_name(value: object) -> str:
 def distribution_version(value: object) -> str:
     """Give a version as it is; raises `ValueError` for anything else."""
     if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        message = f"not a version: {value!r}"
+        message = f"not a version: {shown(value)}"
         raise ValueError(message)
     return value
 
@@ -106,7 +107,8 @@ def parse_pins(text: str, *, name: str) -> tuple[Requirement, ...]:
         hashes = [_HASH.fullmatch(option) for option in options]
         if not pin or not all(hashes):
             raise LockError(
-                f"{name}: not a pin of the form name==version --hash=sha256:…: {line}", advice=_ADVICE
+                f"{name}: not a pin of the form name==version --hash=sha256:…: {shown(line)[1:-1]}",
+                advice=_ADVICE,
             )
         if not hashes:
             raise LockError(f"{name}: {pin[1]}=={pin[2]} has no sha256", advice=_ADVICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
 from bertir.origin import chosen_origin
 from bertir.progress import Progress
+from bertir.redact import PASSPHRASE
 from bertir.store import Store
 from bertir.store_folder import default_root
 
@@ -57,7 +59,7 @@ class Session:
 
 
 def open_session(root: Path, environment: Mapping[str, str]) -> Session:
-    """Read the environment.
+    """Read the environment. Of `os.environ` the passphrase is taken away: no program that bertir runs gets to see it.
 
     Raises:
         ConfigurationError: this Python is too old.
@@ -67,9 +69,12 @@ def open_session(root: Path, environment: Mapping[str, str]) -> Session:
             f"bertir needs Python 3.11 or newer, and this is {sys.version.split()[0]}",
             advice="Make the virtualenv anew with a newer one: make PYTHON=python3.12 all",
         )
+    taken = dict(environment)
+    if environment is os.environ:
+        os.environ.pop(PASSPHRASE, None)
     models = Path(environment.get("BERTIR_MODELS") or root / "models.toml")
     return Session(
         layout=Layout(root=root, models=models),
-        environment=dict(environment),
+        environment=taken,
         progress=Progress(stream=sys.stderr),
     )

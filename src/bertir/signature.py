@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,14 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, t
 )
 
 from bertir.errors import ConfigurationError, VerificationError
+from bertir.redact import PASSPHRASE
+from bertir.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-PASSPHRASE = "BERTIR_KEY_PASSPHRASE"  # noqa: S105 - the name of an environment variable
 _MOST_BYTES = 1 << 16
 
 
@@ -51,7 +53,8 @@ def generate_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
         The public key's path and the key's id.
 
     Raises:
-        ConfigurationError: one of the two exists, or can't be written; nothing is left behind.
+        ConfigurationError: one of the two exists, can't be written, or would lie where others may replace it; nothing
+            is left behind.
     """
     if not path.name:
         raise ConfigurationError(f"can't write {path}: it is a folder", advice="Name a file by --key.")
@@ -61,12 +64,13 @@ def generate_key(path: Path, passphrase: str = "") -> tuple[Path, str]:
             raise ConfigurationError(
                 f"{existing} exists, and a key isn't overwritten", advice="Choose another name by --key."
             )
+    _refuse_open_folder(path)
     key = Ed25519PrivateKey.generate()
     private = _private_bytes(key, passphrase)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     made: list[Path] = []  # what another process made meanwhile under these names is not ours to remove
     try:
-        for place, mode, data in ((path, 0o600, private), (public_path, 0o666, public)):
+        for place, mode, data in ((path, 0o600, private), (public_path, 0o644, public)):
             descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
             made.append(place)
             with os.fdopen(descriptor, "wb") as file:
@@ -92,14 +96,11 @@ def load_private_key(path: Path, passphrase: str = "") -> CryptoSigner:
     """Read a private key.
 
     Raises:
-        ConfigurationError: it can't be read, is open to others, or isn't an ed25519 key.
+        ConfigurationError: it can't be read, is open to others or another user's, lies where others may replace it,
+            or isn't an ed25519 key.
     """
-    data = _read(path)
-    if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-        raise ConfigurationError(
-            f"{path} is open to other users (mode {mode:04o}), and a private key must not be",
-            advice=f"If nobody has read it: chmod 600 {path}",
-        )
+    _refuse_open_folder(path)
+    data = _read(path, allowed=lambda status: _refuse_open_key(path, status))
     password = os.fsencode(passphrase) if passphrase else None
     key = _parsed(path, "private", lambda: load_pem_private_key(data, password))
     if not isinstance(key, Ed25519PrivateKey):
@@ -195,9 +196,35 @@ def _parsed(path: Path, kind: str, parse: Callable[[], Any]) -> Any:  # noqa: AN
         ) from error
 
 
-def _read(path: Path) -> bytes:
+def _refuse_open_key(path: Path, status: os.stat_result) -> None:
+    """Look at the open file itself: of a link, at what it leads to."""
+    if (mode := stat.S_IMODE(status.st_mode)) & 0o077:
+        raise ConfigurationError(
+            f"{path} is open to other users (mode {mode:04o}), and a private key must not be",
+            advice=f"If nobody has read it: chmod 600 {shlex.quote(str(path))}",
+        )
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{path} belongs to another user (number {status.st_uid}, and this is {os.geteuid()})",
+            advice="A private key is its owner's alone. Sign as that user.",
+        )
+
+
+def _refuse_open_folder(path: Path) -> None:
+    """Refuse a folder in which others may put another key in the place of this one (in /tmp they may not)."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST_BYTES)
+        mode = path.absolute().parent.stat().st_mode
+    except (OSError, ValueError):
+        return  # said where the key is opened
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ConfigurationError(
+            f"{path} is in a folder that every user may write to (mode {stat.S_IMODE(mode):04o})",
+            advice="They may replace a key there by their own. Keep keys in a folder of yours.",
+        )
+
+
+def _read(path: Path, *, allowed: Callable[[os.stat_result], None] = lambda _: None) -> bytes:
+    try:
+        return read_small(path, _MOST_BYTES, allowed=allowed)
     except OSError as error:
         raise ConfigurationError(f"can't read the key {path}: {error.strerror}") from error

@@ -6,10 +6,12 @@ Files are read from Git's objects, never from a checkout, so that no filter, hoo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
-import zipfile
-import zlib
+import resource
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import git
@@ -17,6 +19,7 @@ from git.exc import GitError
 from git.objects import Blob as GitBlob
 
 from bertir.errors import PatchError, SourceError
+from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 CLONE_SECONDS = 300
 MAX_FILE_BYTES = 4 << 20
+# google-research/bert at one commit comes in 0.3 MB.
+MAX_PACK_BYTES = 256 << 20
+PR_SET_PDEATHSIG = 1
 PLAIN_FILE = 0o100644
 _NO_SUCH_COMMIT = re.compile(
     r"not our ref|couldn't find remote ref|unadvertised object|not found in upstream"
@@ -58,27 +64,67 @@ def clone(url: str, commit: str, files: Mapping[str, str], folder: Path) -> dict
         git.Repo(folder / ".git") as repository,
         repository.git.custom_environment(**environment),
     ):
-        _fetch(repository.create_remote("origin", url), commit)
+        _fetch(repository, url, commit)
         fetched = repository.commit("FETCH_HEAD")
         if fetched.hexsha != commit:
             raise SourceError(f"{url} gave another commit\n  expected {commit}\n  found    {fetched.hexsha}")
         return {name: _read(fetched, name, blob) for name, blob in files.items()}
 
 
-def _fetch(remote: git.Remote, commit: str) -> None:
-    try:
-        # Only this commit; by its id, so that no branch or tag of the remote has a say.
-        remote.fetch(
-            refspec=commit,
-            depth=1,
-            no_tags=True,
-            no_recurse_submodules=True,
-            kill_after_timeout=CLONE_SECONDS,
-        )
-    except git.GitCommandError as error:
-        said = _said(error)
+def _fetch(repository: git.Repo, url: str, commit: str) -> None:
+    # Only this commit; by its id, so that no branch or tag of the remote has a say.
+    command = [
+        "git",
+        "fetch",
+        "--quiet",
+        "--depth=1",
+        "--no-tags",
+        "--no-recurse-submodules",
+        "--",
+        url,
+        commit,
+    ]
+    status, said = _run_alone(repository.git, command)
+    if status:
         kind = SourceError if _NO_SUCH_COMMIT.search(said) else UnreachableError
-        raise kind(f"could not clone {remote.url} at {commit}\n  {said}") from error
+        raise kind(f"could not clone {url} at {commit}\n  {said}")
+
+
+def _run_alone(commands: git.Git, command: list[str]) -> tuple[int, str]:
+    """Run git with the programs that it starts in a session of their own; give its status, and what it said.
+
+    None of them lives on: not when time is up, nor when bertir is interrupted or terminated. Should bertir be killed,
+    the kernel ends git, and the others end with it, or when their host has sent nothing for a minute.
+    """
+    running = commands.execute(
+        command,
+        as_process=True,
+        istream=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_limited_child,  # single-threaded here: nothing that a fork could find locked
+    )
+    process = running.proc
+    assert process is not None  # noqa: S101 - only once it was waited for
+    try:
+        _, said = process.communicate(timeout=CLONE_SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # it was not waited for yet, so the number is still its own
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise UnreachableError(
+                f"`git fetch` didn't end within {CLONE_SECONDS} s: {command[-2]}"
+            ) from None
+        raise
+    text = said.decode(errors="replace").strip().replace("\n", "\n  ")
+    if process.returncode == -signal.SIGXFSZ or "signal 25" in text:
+        text = f"more than {MAX_PACK_BYTES} bytes came: it isn't the repository that is pinned\n  {text}"
+    return process.returncode, text
+
+
+def _limited_child() -> None:
+    # A host could send bytes until the disk is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_PACK_BYTES, MAX_PACK_BYTES))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def rebuild(mirror: Mirror, wheel: Path, files: Mapping[str, str], commit_time: int, folder: Path) -> str:
@@ -186,13 +232,18 @@ def _clone_environment(folder: Path) -> dict[str, str]:
     # The user's own configuration stays in force here: it holds a company's proxy and certificates.
     safe = [
         ("core.hooksPath", os.devnull),
+        ("core.fsmonitor", "false"),
+        ("maintenance.auto", "false"),  # would go on in the background
+        ("gc.auto", "0"),
         ("protocol.allow", "never"),
         ("protocol.https.allow", "always"),
         ("protocol.file.allow", "always"),
         ("http.lowSpeedLimit", "1000"),
         ("http.lowSpeedTime", "60"),
     ]
-    return _location(folder) | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true"} | _configuration(safe)
+    # GIT_ALLOW_PROTOCOL of the caller's would overrule protocol.allow.
+    asks_nobody = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "SSH_ASKPASS": "true"}
+    return _location(folder) | asks_nobody | {"GIT_ALLOW_PROTOCOL": "https:file"} | _configuration(safe)
 
 
 def _patch_environment(folder: Path) -> dict[str, str]:
@@ -270,19 +321,21 @@ def _read(commit: git.Commit, name: str, blob_id: str) -> bytes:
             f"{name} at {commit.hexsha} isn't the pinned file"
             f"\n  expected blob {blob_id}\n  found    {item.type} {item.hexsha} of mode {item.mode:o}"
         )
+    if item.size > MAX_FILE_BYTES:
+        raise SourceError(f"{name} at {commit.hexsha} is larger than any source file")
     data: bytes = item.data_stream.read()
     return data
 
 
 def _member(wheel: Path, name: str) -> bytes:
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            if archive.getinfo(name).file_size > MAX_FILE_BYTES:
+        with checked_zip(wheel, PINNED_LIMITS) as opened:
+            if opened.archive.getinfo(name).file_size > MAX_FILE_BYTES:
                 raise SourceError(f"{name} in the wheel is larger than any source file")
-            return archive.read(name)
+            return opened.archive.read(name)
     except KeyError:
         raise SourceError(f"the wheel has no {name}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: encrypted
+    except UnfitZipError as error:
         raise SourceError(f"can't read the wheel: {error}") from error
 
 

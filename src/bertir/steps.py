@@ -28,7 +28,7 @@ META = "bert_model.ckpt.meta"
 
 def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Realised:
     """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
-    program, mounted = _program(builder, "import_checkpoint.py")
+    program, mounted = _program(builder, "import_checkpoint.py", "said.py")
     return builder.run(
         ContainerStep(
             name="import",
@@ -109,7 +109,7 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realise
             f"the recipe {META_GRAPH} converts the checkpoint's .meta, and there is none beside it",
             advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
         )
-    program, mounted = _program(builder, "examine.py")
+    program, mounted = _program(builder, "examine.py", "operations.py", "said.py")
     return builder.run(
         ContainerStep(
             name="examine",
@@ -170,7 +170,7 @@ def compare(
 
     TensorFlow runs the frozen graph, or the published one with its checkpoint restored.
     """
-    program, mounted = _program(builder, "verify.py")
+    program, mounted = _program(builder, "verify.py", "operations.py", "said.py")
     tokens = graph.sequence or request.tokens(weights.max_positions)
     lengths = sorted({max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens})
     if frozen:
@@ -219,8 +219,10 @@ def read(builder: Builder, step: Realised, name: str) -> bytes:
     return builder.store.checked(step.artifact[name], what=name).read_bytes()
 
 
-def _program(builder: Builder, name: str) -> tuple[tuple[str, str], dict[str, Blob]]:
-    return ("/usr/bin/python3", f"/step/{name}"), {f"/step/{name}": _step_file(builder, name)}
+def _program(builder: Builder, name: str, *modules: str) -> tuple[tuple[str, str], dict[str, Blob]]:
+    """Give the command of a step's program, and the program with the modules that it imports."""
+    mounted = {f"/step/{file}": _step_file(builder, file) for file in (name, *modules)}
+    return ("/usr/bin/python3", f"/step/{name}"), mounted
 
 
 def _step_file(builder: Builder, name: str) -> Blob:

@@ -15,17 +15,16 @@ What isn't used for long is collected by `invoke gc` (collect.py), which takes n
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.errors import BertirError, DigestMismatchError
 from bertir.locking import folder_lock, locked, locked_if_free
+from bertir.room import no_room
 from bertir.staging import (
     abandoned,
     is_abandoned,
@@ -139,20 +138,41 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def add(self, chunks: Iterator[bytes], *, expected: Digest | None = None, what: str = "content") -> Blob:
-        """Stream bytes in. `expected` makes any other content a `DigestMismatchError` that leaves nothing."""
+    def add(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        expected: Digest | None = None,
+        what: str = "content",
+        size: int = 0,
+    ) -> Blob:
+        """Stream bytes in. `expected` makes any other content a `DigestMismatchError` that leaves nothing.
+
+        `size` is how many they will be, if that is known, for the message that there is no room.
+        """
 
         def write(sink: HashingWriter) -> None:
             for chunk in chunks:
                 sink.write(chunk)
 
-        return self.add_written(write, expected=expected, what=what)
+        return self.add_written(write, expected=expected, what=what, size=size)
 
     def add_written(
-        self, write: Callable[[HashingWriter], None], *, expected: Digest | None = None, what: str = "content"
+        self,
+        write: Callable[[HashingWriter], None],
+        *,
+        expected: Digest | None = None,
+        what: str = "content",
+        size: int = 0,
     ) -> Blob:
         """Like `add`, for a writer that wants something to write into (tarfile does)."""
-        with _as_store_error(self.root, f"store {what}"), self.temporary_folder() as folder:
+        sink: HashingWriter | None = None
+
+        def needed() -> tuple[int, bool]:
+            written = sink.size if sink is not None else 0
+            return (size, False) if size >= written else (written, True)
+
+        with _as_store_error(self.root, f"store {what}", needed), self.temporary_folder() as folder:
             path = folder / "object"
             with path.open("xb") as file:
                 sink = HashingWriter(file)
@@ -177,11 +197,12 @@ class Store:
         present = self.find(Digest.of_bytes(data))
         if present is not None and present.size == len(data) and expected in (None, present.digest):
             return present  # a build with nothing to do writes nothing
-        return self.add(iter([data]), expected=expected, what=what)
+        return self.add(iter([data]), expected=expected, what=what, size=len(data))
 
     def add_file(self, path: Path, *, expected: Digest | None = None, what: str = "") -> Blob:
         with path.open("rb") as file:
-            return self.add(read_chunks(file), expected=expected, what=what or path.name)
+            size = path.stat().st_size
+            return self.add(read_chunks(file), expected=expected, what=what or path.name, size=size)
 
     def checked(self, blob: Blob, *, what: str) -> Path:
         """Give an object's path once its bytes were read and found to be the right ones.
@@ -358,9 +379,14 @@ class Store:
                 stack.enter_context(locked(self.root / "locks" / name, waiting=waiting, after=after))
             yield
 
-    def writing(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        """Within it, an `OSError` is a `StoreError`, as for what the store writes itself."""
-        return _as_store_error(self.root, doing)
+    def writing(
+        self, doing: str, needed: Callable[[], tuple[int, bool]] | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Within it, an `OSError` is a `StoreError`, as for what the store writes itself.
+
+        `needed` gives the bytes that were to be written, and whether it may be more.
+        """
+        return _as_store_error(self.root, doing, needed)
 
     def size_of(self, digests: Iterable[Digest]) -> int:
         """Bytes of those of `digests` that the store holds."""
@@ -386,15 +412,19 @@ class Store:
 
 
 @contextlib.contextmanager
-def _as_store_error(root: Path, doing: str) -> Iterator[None]:
+def _as_store_error(
+    root: Path, doing: str, needed: Callable[[], tuple[int, bool]] | None = None
+) -> Iterator[None]:
+    """`needed` gives the bytes that were to be written, as far as they are known, and whether it may be more."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(root).free
+        size, at_least = needed() if needed else (0, False)
+        if said := no_room(error, root, size, at_least=at_least):
             raise StoreError(
-                f"could not {doing}: the disk of {root} is full ({free / 1e6:.0f} MB free)",
-                advice="Free some room (`invoke clean --store` empties it), or set BERTIR_STORE to a larger disk.",
+                f"could not {doing}: {said}",
+                advice="Free some room (`invoke gc` removes what wasn't used for long, `invoke clean --store` everything),"
+                " or set BERTIR_STORE to another disk. What was finished is in the store.",
             ) from error
         raise StoreError(
             f"could not {doing} in {root}: {error.strerror or error}",

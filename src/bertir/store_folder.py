@@ -54,7 +54,7 @@ def open_folder(root: Path, folders: Sequence[str]) -> None:
         ConfigurationError: it holds something else, is another user's, or everybody may write to it.
         OSError: it can't be made.
     """
-    root.mkdir(parents=True, exist_ok=True, mode=0o755)
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)  # a user's own weights are nobody else's to read
     _refuse_open(root)
     if not (root / TAG).exists():
         _refuse_foreign(root, folders)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
 from bertir.model import web_address
+from bertir.small_file import read_small
+from bertir.steady import Marks
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +54,7 @@ def load_mrpc(path: Path) -> tuple[PinnedFile, ...]:
         ConfigurationError: the file isn't there, or isn't what it should be.
     """
     try:
-        files = tomllib.loads(path.read_text(encoding="utf-8"))[MRPC]
+        files = read_toml(path)[MRPC]
         pins = tuple(_pin(name, files[name]) for name in (TRAIN, TEST, DEV_IDS))
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
@@ -103,29 +106,33 @@ def read_dev_tsv(folder: Path) -> bytes:
     try:
         if not path.is_file():
             raise ConfigurationError(f"--task-data: there is no {path}", advice=advice)
-        if path.stat().st_size > _MOST_DEV_BYTES:
-            raise ConfigurationError(f"{path} has over {_MOST_DEV_BYTES / 1e6:.0f} MB", advice=advice)
-        data = path.read_bytes()
+        marks = Marks.of([path])
+        data = read_small(path, _MOST_DEV_BYTES)
+        marks.require_unchanged("Is it still being written? Run it again when it is whole.")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise ConfigurationError(
+                f"{path} has over {_MOST_DEV_BYTES / 1e6:.0f} MB", advice=advice
+            ) from error
         raise ConfigurationError(f"can't read {path}: {error}", advice=advice) from error
+    # As run_classifier.py reads it; the csv module has a limit for a field, and ends in a traceback there.
+    reader = csv.reader(
+        io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="\n"), delimiter="\t", quotechar=None
+    )
+    number = 0
     try:
-        lines = io.StringIO(data.decode("utf-8"), newline="\n")
+        for number, row in enumerate(reader, 1):  # one at a time: 100 MB are 50 million of them
+            if number > 1 and (len(row) < len(_HEADER) or row[0] not in _LABELS):
+                raise ConfigurationError(
+                    f"{path}, line {number}: expected a label, 0 or 1, and four more fields with tabs between them",
+                    advice=advice,
+                )
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8: {error}", advice=advice) from error
-    # As run_classifier.py reads it; the csv module has a limit for a field, and ends in a traceback there.
-    reader = csv.reader(lines, delimiter="\t", quotechar=None)
-    try:
-        rows = list(reader)
     except csv.Error as error:
         raise ConfigurationError(f"{path}, line {reader.line_num}: {error}", advice=advice) from error
-    if len(rows) < 2:  # noqa: PLR2004 - the header, and one more
+    if number < 2:  # noqa: PLR2004 - the header, and one more
         raise ConfigurationError(f"{path} has no row below its header", advice=advice)
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) < len(_HEADER) or row[0] not in _LABELS:
-            raise ConfigurationError(
-                f"{path}, line {number}: expected a label, 0 or 1, and four more fields with tabs between them",
-                advice=advice,
-            )
     return data
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
+from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
+from bertir.small_file import read_small, read_small_text
+from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +110,7 @@ def load_upstream(folder: Path) -> Upstream:
     """
     path = folder / "upstream.toml"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
         mirror = raw["mirror"]
         upstream = Upstream(
             url=_text(raw["url"]),
@@ -126,8 +128,6 @@ def load_upstream(folder: Path) -> Upstream:
         )
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
     except KeyError as error:
         raise ConfigurationError(f"{path} lacks {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
@@ -146,23 +146,28 @@ def load_series(folder: Path) -> tuple[Patch, ...]:
     """
     path = folder / "series"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_small_text(path).splitlines()
         names = [name for line in lines if (name := line.partition("#")[0].strip())]
         for name in names:
             if not _PATCH_NAME.fullmatch(name):
-                raise ConfigurationError(f"{path}: not a patch's name: {name!r} (expected 0001-words.patch)")
+                raise ConfigurationError(
+                    f"{path}: not a patch's name: {shown(name)} (expected 0001-words.patch)"
+                )
         if len(set(names)) != len(names):
             raise ConfigurationError(f"{path} names a patch twice")
         patches = tuple(
-            Patch(name=name, path=folder / name, digest=Digest.of_file(folder / name)) for name in names
+            Patch(name=name, path=folder / name, digest=Digest.of_bytes(read_small(folder / name)))
+            for name in names
         )
     except OSError as error:
-        raise ConfigurationError(f"can't read {error.filename}: {error.strerror}") from error
+        named = "" if error.filename == str(path) else f", which {path} names"
+        raise ConfigurationError(f"can't read {error.filename}{named}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: {error}") from error
     if unnamed := sorted({item.name for item in folder.glob("*.patch")} - set(names)):
         raise ConfigurationError(
-            f"{path} does not name {', '.join(unnamed)}", advice="Add it to the series, or remove the file."
+            f"{path} does not name {', '.join(shown(name)[1:-1] for name in unnamed)}",
+            advice="Add it to the series, or remove the file.",
         )
     return patches
 
@@ -176,21 +181,21 @@ def load_source_lock(folder: Path, upstream: Upstream) -> SourceLock:
     """
     path = folder / SOURCE_LOCK
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_small(path))
         lock = SourceLock(
             intent=Digest.from_str(raw["intent"]),
             commit=_object_id(raw["commit"]),
             tree=_object_id(raw["tree"]),
             pristine={name: Digest.from_str(value) for name, value in raw["pristine"].items()},
             patched={name: Digest.from_str(value) for name, value in raw["patched"].items()},
-            patches=tuple((name, Digest.from_str(value)) for name, value in raw["patches"]),
+            patches=tuple((_text(name), Digest.from_str(value)) for name, value in raw["patches"]),
         )
     except FileNotFoundError as error:
         raise LockError(f"there is no {path}", advice=RELOCK) from error
     except OSError as error:
         raise LockError(f"can't read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LockError(f"{path} is not a source lock: {error!r}", advice=RELOCK) from error
+        raise LockError(f"{path} is not a source lock: {shown(error)}", advice=RELOCK) from error
     if lock.intent != upstream.intent:
         raise StaleLockError(f"{path} is stale: {_what_changed(lock, upstream)}", advice=RELOCK)
     files = set(upstream.files)
@@ -242,27 +247,27 @@ def _digests(series: tuple[Patch, ...]) -> list[list[str]]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        message = f"expected a text, found {value!r}"
+        message = f"expected a text, found {shown(value)}"
         raise TypeError(message)
     return value
 
 
 def _whole_number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        message = f"expected a whole number, found {value!r}"
+        message = f"expected a whole number, found {shown(value)}"
         raise TypeError(message)
     return value
 
 
 def _object_id(value: object) -> str:
     if not isinstance(value, str) or not _OBJECT_ID.fullmatch(value):
-        message = f"expected a Git object id (40 hex digits), found {value!r}"
+        message = f"expected a Git object id (40 hex digits), found {shown(value)}"
         raise ValueError(message)
     return value
 
 
 def _file_name(value: str) -> str:
     if not _FILE_NAME.fullmatch(value):
-        message = f"not a plain file name: {value!r}"
+        message = f"not a plain file name: {shown(value)}"
         raise ValueError(message)
     return value

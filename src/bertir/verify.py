@@ -6,6 +6,7 @@ Nothing here needs an engine or the store. What is found is told all at once, ea
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -17,8 +18,9 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
-from bertir.redact import printable
+from bertir.redact import line, shown
 from bertir.report import FORMAT
+from bertir.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 # Of files that are read whole; ours are some 100 kB.
 MOST_BYTES = 64 << 20
+# Of the one that isn't small. What is larger isn't hashed: an hour's work for a file without a byte on the disk.
+MOST_BYTES_OF_WEIGHTS = 16 << 30
+MOST_LINES = 40  # of a message: a stranger's folder may have a million files
+_MOST_SUMS_BYTES = 1 << 16
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)")
 # What `externalParameters` may hold; SLSA has verifiers refuse any other.
 PARAMETERS = frozenset(
@@ -82,7 +88,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     if SUMS not in readable:
         wrong.append(f"{SUMS}: missing" if SUMS not in names else f"{SUMS}: not read")
         raise _refused(folder, wrong)
-    sums = read(folder / SUMS)
+    sums = read(folder / SUMS, _MOST_SUMS_BYTES)
     listed = _parse_sums(sums, wrong)
     wrong += _unlisted(names, listed)
     wrong += _changed(folder, readable, listed)
@@ -115,8 +121,11 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
 
 
 def _refused(folder: Path, wrong: list[str]) -> VerificationError:
+    told = [*map(line, wrong[:MOST_LINES])]
+    if rest := len(wrong) - len(told):
+        told.append(f"… and {rest} more")
     return VerificationError(
-        f"{folder} isn't what was published there:\n  " + "\n  ".join(map(printable, wrong)),
+        f"{folder} isn't what was published there:\n  " + "\n  ".join(told),
         advice="Don't use it. Get it anew from where it came, or build it again: invoke build-ir",
     )
 
@@ -130,7 +139,7 @@ def _not_a_file(path: Path) -> str:
     return ""
 
 
-def read(path: Path) -> bytes:
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
     """Give the bytes of a file that is small if it is bertir's.
 
     Raises:
@@ -138,20 +147,20 @@ def read(path: Path) -> bytes:
         ConfigurationError: it can't be read.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise VerificationError(f"{path} is larger than any that bertir writes")
-        return path.read_bytes()
+        return read_small(path, most)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise VerificationError(f"{path} is larger than any that bertir writes") from error
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
 
 
 def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
     listed: dict[str, Digest] = {}
     lines = sums.decode("utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        match = _LINE.fullmatch(line)
+    for number, text in enumerate(lines[:-1], start=1):
+        match = _LINE.fullmatch(text)
         if not match or match[2] in listed or match[2] in {SUMS, SIGNATURES, *VOLATILE}:
-            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {line[:120]!r}")
+            wrong.append(f"{SUMS}: line {number} isn't one that bertir writes: {shown(text[:120])}")
         else:
             listed[match[2]] = Digest(match[1])
     if lines[-1] or list(listed) != sorted(listed):
@@ -173,7 +182,11 @@ def _changed(folder: Path, readable: list[str], listed: Mapping[str, Digest]) ->
     for name, expected in listed.items():
         if name not in readable:
             continue
+        most = MOST_BYTES_OF_WEIGHTS if name == "model.bin" else MOST_BYTES
         try:
+            if (folder / name).stat().st_size > most:
+                yield f"{name}: larger than any that bertir publishes"
+                continue
             found = Digest.of_file(folder / name)
         except OSError as error:
             yield f"{name}: can't be read: {error.strerror}"
@@ -198,7 +211,7 @@ def _check_statement(stated: bytes, report: bytes, sums: bytes, wrong: list[str]
         ("buildType", definition.get("buildType"), BUILD_TYPE),
     ):
         if found != expected:
-            wrong.append(f"{PROVENANCE}: {what} is {found!r}, and expected is {expected!r}")
+            wrong.append(f"{PROVENANCE}: {what} is {shown(found)}, and expected is {shown(expected)}")
     if missing := sorted(REQUIRED - parameters):
         wrong.append(f"{PROVENANCE}: externalParameters lack {', '.join(missing)}")
     if unknown := sorted(parameters - PARAMETERS):
@@ -243,7 +256,7 @@ def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: b
         format_, version = (value := json.loads(report))["format"], value["bertir"]
         if format_ != FORMAT:
             yield (
-                f"{REPORT}: of format {format_!r}, and this bertir reads {FORMAT}:"
+                f"{REPORT}: of format {shown(format_)}, and this bertir reads {FORMAT}:"
                 f" verify it with the one that wrote it, {version}"
             )
             return
@@ -255,7 +268,7 @@ def _misfits(statement: Mapping[str, Any], stated: bytes, report: bytes, sums: b
         return
     # The subject, and parameters that nobody knows, were told already; everything else is told here.
     for place, found, wanted in differences(statement, json.loads(expected), ""):
-        yield f"{PROVENANCE}: {place} is {found}, and {REPORT} gives {wanted}"
+        yield f"{PROVENANCE}: {place[:300]} is {found}, and {REPORT} gives {wanted}"
         return
     yield f"{PROVENANCE}: not written as bertir writes it"
 

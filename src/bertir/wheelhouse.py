@@ -5,6 +5,7 @@ Which registry they ask is the machine's own configuration; nothing that is writ
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -65,16 +66,19 @@ def _uv_compile(requirements: Sequence[str], options: Sequence[str], folder: Pat
     return parse_pins(run.stdout, name="uv's answer")
 
 
-def pip_download(python: PythonIntent, requirements: Path, folder: Path) -> None:
+def pip_download(python: PythonIntent, requirements: Path, folder: Path, *, cache: bool = True) -> None:
     """Fetch the wheels of a requirements file into a folder, each checked against its sha256.
 
     Of several wheels whose digest is allowed, pip takes the one that fits the image's platform best.
+    `cache=False` keeps it from what it has downloaded before.
 
     Raises:
         FetchError: pip fails (its message is in the error's).
         DigestMismatchError: the index has other files under these names.
+        OSError: the disk of the folder is full.
     """
     command = [sys.executable, "-m", "pip", *download_arguments(python, requirements, folder)]
+    command += [] if cache else ["--no-cache-dir"]
     # What pip unpacks lies beside what it downloads: on the store's disk, and gone with it even if pip is killed.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="pip-") as scratch:
         environment = dict(os.environ) | {"TMPDIR": scratch}
@@ -108,14 +112,27 @@ def download_arguments(python: PythonIntent, requirements: Path, folder: Path) -
 
 
 def _pip_failure(output: str) -> FetchError:
-    lines = [line for line in output.splitlines() if line.strip() and not line.startswith("WARNING: ")]
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if f"[Errno {number}]" in output:
+            raise OSError(number, os.strerror(number))
     if "DO NOT MATCH THE HASHES" in output:
+        lines = output.splitlines()
         told = [line.strip() for line in lines if " from " in line or "Expected" in line or "Got" in line]
         return DigestMismatchError(
             "the package index serves other bytes than the pinned ones:\n  " + "\n  ".join(told),
             advice="Nothing was kept. Ask whoever runs the index that pip is configured for (pip config list).",
         )
     return FetchError(
-        "pip can't get the pinned wheels:\n  " + "\n  ".join(lines[-_LINES_OF_PIP_SHOWN:]),
+        "pip can't get the pinned wheels:\n  " + "\n  ".join(_told(output)),
         advice="Is pip's index reachable, and does it serve these files? See: pip config list",
     )
+
+
+def _told(output: str) -> list[str]:
+    """Give what pip says at its end, without the traceback that it has for a server in trouble."""
+    before, _, traceback = output.partition("Traceback (most recent call last):")
+    lines = [line for line in before.splitlines() if line.strip() and not line.startswith("ERROR: Exception")]
+    said = [line for line in lines if not line.lstrip().startswith("WARNING: ")][-_LINES_OF_PIP_SHOWN:]
+    # Of its warnings the last, which says why an index could not be read.
+    said = [line for line in lines if line not in said][-1:] + said
+    return said + traceback.strip().splitlines()[-1:]

@@ -6,6 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
+from bertir.errors import NoRoomError
+from bertir.room import no_room
 from bertir.staging import MARK, staged_file, sweep
 
 if TYPE_CHECKING:
@@ -16,29 +18,38 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, failure: Callable[[str], BertirError]) -> Iterator[BinaryIO]:
+def whole_file(path: Path, failure: Callable[[str], BertirError], *, size: int = 0) -> Iterator[BinaryIO]:
     """Give a file to write into; at the end of the block it is synced and renamed to `path`.
 
     Args:
         path: the file's place; what was there before stays until then.
         failure: makes the error for whatever the system refuses.
+        size: bytes that will be written, if that is known.
 
     Raises:
+        NoRoomError: the disk is full.
         BertirError: as `failure` makes it; nothing is left behind. What the block raises goes through.
     """
     prefix = f".{path.name}{MARK}"
+    written = 0
     try:
         if not path.name or path.is_dir():
             raise failure(f"can't write {path}: it is a folder")
         sweep(path.parent, prefix)
         with staged_file(path.parent, prefix) as (partial, descriptor):
             with open(descriptor, "wb", closefd=False) as file:
-                yield file
-                file.flush()
+                try:
+                    yield file
+                    file.flush()
+                finally:
+                    written = file.tell()
                 os.fsync(file.fileno())
             mask = os.umask(0)
             os.umask(mask)
             partial.chmod(0o666 & ~mask)  # it was made 0600
             partial.replace(path)
     except OSError as error:
+        if said := no_room(error, path.parent, size or written, at_least=not size):
+            advice = "Nothing was left there, and what lay there before is as it was. Name a place on another disk."
+            raise NoRoomError(f"can't write {path}: {said}", advice=advice) from error
         raise failure(f"can't write {path}: {error.strerror or error}") from error

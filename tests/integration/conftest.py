@@ -70,7 +70,7 @@ def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_program(builder: Builder) -> Callable[..., Realised]:
     """Run a Python program of the test's in the image."""
 

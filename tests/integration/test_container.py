@@ -15,7 +15,8 @@ import docker
 import pytest
 from checkout import ROOT
 
-from bertir.engine import Command, Limits, connect
+from bertir.container import Command, Limits
+from bertir.engine import connect
 from bertir.errors import EngineError, MissingOutputError, StepError, StepTimeoutError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def probe(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         outputs=("probe.json",),
     )
     with builder.engine.run(builder.load_image(), command, folder) as finished:
-        value: dict[str, Any] = json.loads(finished.outputs["probe.json"].read_bytes())
+        value: dict[str, Any] = json.loads(finished.outputs["probe.json"].read())
     return value
 
 
@@ -154,7 +155,7 @@ def test_a_step_can_not_fork_without_end(builder: Builder, tmp_path: Path) -> No
         limits=Limits(pids=64),
     )
     with builder.engine.run(builder.load_image(), command, tmp_path) as finished:
-        assert int(finished.outputs["count"].read_text(encoding="utf-8")) < 64
+        assert int(finished.outputs["count"].read()) < 64
 
 
 @pytest.mark.parametrize("inside", ["", "tmp/of-a-rebuild/store"], ids=["store", "store of a rebuild"])
@@ -163,7 +164,8 @@ def test_the_container_of_a_killed_build_is_removed_by_the_next_one(
 ) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from bertir.engine import Command, connect\n"
+        "from bertir.container import Command\n"
+        "from bertir.engine import connect\n"
         "folder, image, scratch = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])\n"
         "command = Command(name='orphan', arguments=('python3', '-c', 'import time; time.sleep(600)'),\n"
         "                  inputs={}, outputs=())\n"

@@ -30,6 +30,10 @@ class Fault:
         ignore_range: answer 200 and the whole file, whatever was asked.
         ignore_if_range: answer 206 of the file as it is now, whatever it was before.
         shift: begin so many bytes later than was asked.
+        flip: of the file, the byte that is another one.
+        raw: sent as it is in place of an answer…
+        again: …and this after it, until the client has gone…
+        every: …with so many seconds before each.
     """
 
     status: int = 0
@@ -39,6 +43,10 @@ class Fault:
     ignore_range: bool = False
     ignore_if_range: bool = False
     shift: int = 0
+    flip: int | None = None
+    raw: bytes | None = None
+    again: bytes = b""
+    every: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,7 @@ class Asked:
     path: str
     range: str | None
     if_range: str | None
+    moment: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -61,6 +70,8 @@ class FileServer:
     faults: list[Fault] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     pace: float = 0.0
+    lenient: bool = False  # to clients of other programs
+    ending: threading.Event = field(default_factory=threading.Event)
 
     @property
     def ranges(self) -> list[str | None]:
@@ -74,9 +85,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         range_, if_range = self.headers.get("Range"), self.headers.get("If-Range")
         self.known.asked.append(Asked(path=self.path, range=range_, if_range=if_range))
-        assert self.headers.get("Accept-Encoding") == "identity"
+        assert self.known.lenient or self.headers.get("Accept-Encoding") == "identity"
         fault = self.known.faults.pop(0) if self.known.faults else Fault()
+        if fault.raw is not None:
+            self._raw(fault)
+            return
         content = self.known.files.get(self.path)
+        if fault.flip is not None:
+            assert isinstance(content, bytes)
+            at = fault.flip
+            content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         if fault.status or content is None:
             self._head(fault.status or 404, {"Content-Length": "0"}, fault)
             return
@@ -90,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         begun = start + fault.shift if start else 0
         headers: dict[str, str | None] = {
+            "Content-Type": "text/html" if self.path.endswith("/") else "application/octet-stream",
             "Content-Length": str(size - begun),
             "ETag": self.known.etag,
             "Last-Modified": self.known.last_modified,
@@ -98,6 +117,13 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {begun}-{size - 1}/{size}"
         self._head(206 if start else 200, headers, fault)
         self._body(content, begun, size, fault)
+
+    def _raw(self, fault: Fault) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(fault.raw or b"")
+            while fault.again and not self.known.ending.wait(fault.every):
+                self.wfile.write(fault.again)
 
     def _head(self, status: int, headers: Mapping[str, str | None], fault: Fault) -> None:
         self.send_response(status)
@@ -146,5 +172,6 @@ def serve_files(certificate: tuple[Path, Path] | None = None) -> Iterator[FileSe
         try:
             yield known
         finally:
+            known.ending.set()
             httpd.shutdown()
             thread.join()

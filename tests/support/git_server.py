@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -36,8 +36,20 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def serve_git(repositories: Path, certificate: Path, key: Path) -> Iterator[str]:
-    """Serve the bare repositories below a folder; gives the base URL."""
+def serve_git(
+    repositories: Path,
+    certificate: Path,
+    key: Path,
+    *,
+    asked: Callable[[bytes], bytes] = lambda body: body,
+    status: int = 0,
+) -> Iterator[str]:
+    """Serve the repositories below a folder; gives the base URL.
+
+    Args:
+        asked: what Git is to think that it was asked.
+        status: answer everything by this one instead.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -57,6 +69,13 @@ def serve_git(repositories: Path, certificate: Path, key: Path) -> Iterator[str]
             return body
 
         def _answer(self, body: bytes) -> None:
+            if status:
+                self.send_response(status)
+                self.send_header("WWW-Authenticate", 'Basic realm="x"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = asked(body)
             path, _, query = self.path.partition("?")
             environment = dict(os.environ) | {
                 "GIT_PROJECT_ROOT": str(repositories),

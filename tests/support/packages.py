@@ -84,10 +84,7 @@ def make_deb(
         "control.tar.xz": _tar(controls, "w:xz"),  # gzip's header has the clock in it
         "data.tar.xz": _tar(members, "w:xz"),
     }
-    data = b"!<arch>\n"
-    for part, content in parts.items():
-        header = f"{part:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
-        data += header + content + b"\n" * (len(content) % 2)
+    data = ar(parts)
     path = folder / f"{name}.deb"
     path.write_bytes(data)
     package = DebianPackage(
@@ -99,6 +96,15 @@ def make_deb(
         digest=Digest.of_bytes(data),
     )
     return package, path
+
+
+def ar(parts: Mapping[str, bytes]) -> bytes:
+    """The outer archive of a package."""
+    data = b"!<arch>\n"
+    for part, content in parts.items():
+        header = f"{part:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        data += header + content + b"\n" * (len(content) % 2)
+    return data
 
 
 def _tar(members: Sequence[tuple[tarfile.TarInfo, bytes]], mode: str) -> bytes:

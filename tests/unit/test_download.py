@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from bertir import download
 from bertir.digest import Digest
-from bertir.download import Patience, Source, downloaded
+from bertir.download import Source
 from bertir.errors import DigestMismatchError, FetchError
 from bertir.part import State
 from bertir.progress import SILENT, Progress
 from bertir.store import StoreError
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,17 @@ def source(files: FileServer, *, most: int = 10_000_000, patience: Patience = HA
 
 
 def get(store: Store, files: FileServer, *, most: int = 10_000_000, patience: Patience = HASTY) -> bytes:
-    with downloaded(store, source(files, most=most, patience=patience), SILENT) as path:
-        return path.read_bytes()
+    wanted = source(files, most=most, patience=patience)
+    return download.download(store, wanted, SILENT, lambda path: path.read_bytes())
+
+
+def get_and(store: Store, files: FileServer, error: BaseException) -> None:
+    """Download it, and fail to use it."""
+
+    def use(_: Path) -> None:
+        raise error
+
+    download.download(store, source(files), SILENT, use)
 
 
 def kept(store: Store) -> dict[str, int]:
@@ -313,7 +323,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(store: Store, 
 
 def test_a_server_that_is_not_there_is_asked_again_and_then_named(store: Store) -> None:
     nobody = FileServer(url="http://127.0.0.1:9")
-    with pytest.raises(FetchError, match=r"(?s)refused \(asked 3 times\).*127\.0\.0\.1:9/a\.zip"):
+    with pytest.raises(
+        FetchError, match=r"(?s)^a\.zip: Failed to .*refused \(asked 3 times\).*127\.0\.0\.1:9/a\.zip"
+    ):
         get(store, nobody)
 
 
@@ -329,8 +341,9 @@ def test_a_password_in_a_url_is_not_shown(store: Store, files: FileServer) -> No
 
 
 def test_bytes_that_turn_out_wrong_are_not_gone_on_with(store: Store, files: FileServer) -> None:
-    with pytest.raises(FetchError), downloaded(store, source(files), SILENT):
-        raise FetchError("it is not the pinned one")
+    with pytest.raises(FetchError):
+        get_and(store, files, FetchError("it is not the pinned one"))
+    assert len(files.asked) == 1  # it came in one piece: it would be the same again
     assert kept(store) == {}
 
 
@@ -338,8 +351,8 @@ def test_bytes_that_turn_out_wrong_are_not_gone_on_with(store: Store, files: Fil
 def test_a_whole_download_that_could_not_be_used_is_not_downloaded_again(
     store: Store, files: FileServer, error: BaseException
 ) -> None:
-    with pytest.raises(type(error)), downloaded(store, source(files), SILENT):
-        raise error
+    with pytest.raises(type(error)):
+        get_and(store, files, error)
     assert get(store, files) == DATA
     assert len(files.asked) == 1
 
@@ -348,8 +361,8 @@ def test_a_whole_download_of_unknown_length_is_not_downloaded_again_either(
     store: Store, files: FileServer
 ) -> None:
     files.faults = [Fault(headers={"Content-Length": None})]
-    with pytest.raises(KeyboardInterrupt), downloaded(store, source(files), SILENT):
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        get_and(store, files, KeyboardInterrupt())
     assert get(store, files) == DATA
     assert len(files.asked) == 1
 
@@ -407,13 +420,13 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from bertir.digest import Digest
-from bertir.download import Patience, Source, downloaded
+from bertir.download import Source, download
 from bertir.progress import SILENT
 from bertir.store import Store
 store, url, key = Store(Path(sys.argv[1])), sys.argv[2], Digest(sys.argv[3])
-with store.lock("it"), downloaded(store, Source(url=url, key=key, most=10**8, what="a.zip"), SILENT) as path:
-    right = Digest.of_file(path) == key
-sys.exit(not right)
+with store.lock("it"):
+    found = download(store, Source(url=url, key=key, most=10**8, what="a.zip"), SILENT, Digest.of_file)
+sys.exit(found != key)
 """
 
 
@@ -465,8 +478,7 @@ def test_rate_and_time_left_are_told_and_count_from_where_it_went_on(
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     stream = io.StringIO()
     files.faults = [Fault(after=1_000_000)]
-    with downloaded(store, source(files), Progress(stream=stream)):
-        pass
+    download.download(store, source(files), Progress(stream=stream), Digest.of_file)
     told = stream.getvalue()
     assert "asking again in 0 s" in told
     assert "a.zip: going on at 1.0 MB" in told

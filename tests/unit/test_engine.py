@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bertir.container import Command, Limits
 from bertir.digest import Digest
-from bertir.engine import STEP_USER, Command, Engine, Limits, _regular_file, connect
+from bertir.engine import STEP_USER, Engine, ImageGoneError, connect
 from bertir.errors import (
     BertirError,
     ConfigurationError,
@@ -30,52 +30,6 @@ if TYPE_CHECKING:
 ID, MANIFEST, OTHER = (Digest.of_bytes(text) for text in (b"id", b"manifest", b"other"))
 COMMAND = Command(name="convert", arguments=("mo",), inputs={}, outputs=("model.bin",))
 API = "1.44"
-
-
-# outputs of a step
-
-
-def test_a_regular_file_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(b"weights")
-    assert _regular_file(tmp_path, "model.bin", COMMAND) == tmp_path / "model.bin"
-
-
-def test_a_missing_output_is_said_with_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(MissingOutputError, match=r"no model\.bin in its output volume \(found: nothing\)"):
-        _regular_file(tmp_path, "model.bin", COMMAND)
-    (tmp_path / "b").touch()
-    (tmp_path / "a").touch()
-    with pytest.raises(MissingOutputError, match=r"convert: .*found: a, b"):
-        _regular_file(tmp_path, "model.bin", COMMAND)
-
-
-@pytest.mark.parametrize("kind", ["link", "dangling link", "link inside", "folder", "fifo"])
-def test_an_output_that_is_no_regular_file_is_not_taken(tmp_path: Path, kind: str) -> None:
-    volume = tmp_path / "out"
-    volume.mkdir()
-    path = volume / "model.bin"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        target = {"link": "/etc/passwd", "dangling link": "/nonexistent", "link inside": "real"}[kind]
-        (volume / "real").write_bytes(b"weights")
-        path.symlink_to(target)
-    with pytest.raises(StepError, match=r"model\.bin is not a regular file; it was not taken"):
-        _regular_file(volume, "model.bin", COMMAND)
-
-
-def test_an_output_over_the_limit_is_not_taken(tmp_path: Path) -> None:
-    command = Command(
-        name="convert", arguments=(), inputs={}, outputs=("model.bin",), limits=Limits(output_bytes=1000)
-    )
-    with (tmp_path / "model.bin").open("wb") as file:
-        file.truncate(1000)
-        _regular_file(tmp_path, "model.bin", command)
-        file.truncate(1001)
-    with pytest.raises(StepError, match="1001 bytes, over the limit of 1000"):
-        _regular_file(tmp_path, "model.bin", command)
 
 
 def test_a_step_does_not_run_as_root() -> None:
@@ -147,6 +101,7 @@ def docker_api(server: Server) -> Server:
     for path in ("/version", f"/v{API}/version"):
         answer(server, path, version)
     server.answer(f"/v{API}/_ping", b"OK")
+    answer(server, f"/v{API}/info", {"MemoryLimit": True, "SwapLimit": True, "PidsLimit": True})
     return server
 
 
@@ -181,6 +136,17 @@ def test_an_engine_of_another_processor_is_refused(engine: Engine) -> None:
     engine.require_architecture("amd64")
     with pytest.raises(EngineError, match="the engine runs on amd64, and the image is for arm64"):
         engine.require_architecture("arm64")
+
+
+def test_what_an_engine_can_not_limit_is_in_its_facts_and_only_then(
+    docker_api: Server, tmp_path: Path, engine: Engine
+) -> None:
+    assert engine.not_limited == ()
+    assert "not_limited" not in engine.facts().to_json()
+    docker_api.answers[f"/v{API}/info"].clear()
+    answer(docker_api, f"/v{API}/info", {"MemoryLimit": False, "SwapLimit": True, "PidsLimit": False})
+    with connect({"DOCKER_HOST": docker_api.url.replace("http", "tcp")}, folder=tmp_path) as another:
+        assert another.facts().to_json()["not_limited"] == "memory, processes"
 
 
 @pytest.mark.parametrize("reported", [ID, MANIFEST])
@@ -244,6 +210,7 @@ def test_a_container_that_can_not_be_made_is_an_engine_error(
         pass
     assert message.split(":", maxsplit=1)[0] in str(raised.value)
     assert words in raised.value.advice
+    assert isinstance(raised.value, ImageGoneError) == message.startswith("No such image")
 
 
 def test_an_engine_that_breaks_off_is_an_engine_error(engine: Engine, docker_api: Server) -> None:
@@ -253,16 +220,21 @@ def test_an_engine_that_breaks_off_is_an_engine_error(engine: Engine, docker_api
 
 
 def ended(
-    docker_api: Server, log: bytes, status: int, *, out_of_memory: bool = False, seconds: float = 0.0
+    docker_api: Server,
+    log: bytes,
+    status: int,
+    *,
+    out_of_memory: bool = False,
+    seconds: float = 0.0,
+    running: int = 0,
 ) -> None:
-    """A container that printed `log` and ended with `status`."""
+    """A container that printed `log` and ended with `status`, after so many answers that it is running."""
     container = f"/v{API}/containers/{'c' * 64}"
     answer(docker_api, f"/v{API}/containers/create", {"Id": "c" * 64, "Warnings": []}, 201)
-    answer(
-        docker_api,
-        f"{container}/json",
-        {"Id": "c" * 64, "Config": {"Tty": False}, "State": {"OOMKilled": out_of_memory}, "HostConfig": {}},
-    )
+    for runs in [True] * running + [False]:
+        state = {"Running": runs, "OOMKilled": out_of_memory}
+        known = {"Id": "c" * 64, "Config": {"Tty": False}, "State": state, "HostConfig": {}}
+        answer(docker_api, f"{container}/json", known)
     docker_api.answer(f"{container}/start", status=204)
     frame = b"\x01\0\0\0" + len(log).to_bytes(4, "big") + log
     docker_api.answer(
@@ -300,10 +272,13 @@ class Failure:
             r"exit status 1; its last lines:\n  Traceback\n  ValueError: no",
         ),
         Failure(b"", 137, r"want of memory \(limit 8.0 GiB\)", out_of_memory=True),
-        Failure(b"", 137, "exit status 137, killed from outside"),
+        Failure(b"", 137, r"exit status 137 \(killed, and not by bertir\)"),
         Failure(b"\xff\xfe not text\n", 1, "not text"),
+        Failure(b"", 1, "status 1; the kernel ended a process of it for want of memory", out_of_memory=True),
+        Failure(b"bertir-step: no\n", 1, "no\n  the kernel ended a process of it", out_of_memory=True),
+        Failure(b"OSError: No space left on device\n", 1, "its /tmp, in memory, holds 2.1 GB at most"),
     ],
-    ids=["said", "crashed", "out of memory", "killed", "no text"],
+    ids=["said", "crashed", "out of memory", "killed", "no text", "child", "child, said", "no space"],
 )
 def test_a_failed_step_says_why_and_keeps_its_log(
     engine: Engine, docker_api: Server, tmp_path: Path, failure: Failure
@@ -332,7 +307,7 @@ def test_a_log_can_not_speak_to_the_terminal(engine: Engine, docker_api: Server,
 def test_a_step_over_its_time_is_killed_and_status_101(
     engine: Engine, docker_api: Server, tmp_path: Path
 ) -> None:
-    ended(docker_api, b"still at it\n", 137, seconds=0.5)
+    ended(docker_api, b"still at it\n", 137, seconds=0.05, running=9)
     command = Command(name="convert", arguments=("mo",), inputs={}, outputs=(), limits=Limits(seconds=0.1))
     with (
         pytest.raises(StepTimeoutError, match="convert: stopped after 0 s, its time limit") as raised,

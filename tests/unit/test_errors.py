@@ -15,6 +15,7 @@ STATUSES = {
     "BertirError": 1,
     "ConfigurationError": 2,
     "LockError": 3,
+    "NoRoomError": 1,
     "StaleLockError": 3,
     "FetchError": 4,
     "DigestMismatchError": 102,
@@ -32,6 +33,7 @@ STATUSES = {
 PARENTS = {
     "ConfigurationError": "BertirError",
     "LockError": "BertirError",
+    "NoRoomError": "BertirError",
     "StaleLockError": "LockError",
     "FetchError": "BertirError",
     "DigestMismatchError": "FetchError",

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bertir.digest import Digest
-from bertir.download import Patience
 from bertir.errors import DigestMismatchError, FetchError
 from bertir.fetch import Fetcher
 from bertir.intent import PythonIntent
 from bertir.lock import DebianPackage, WheelPin
 from bertir.progress import SILENT, Progress
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,6 +123,23 @@ def test_a_connection_that_breaks_leaves_nothing(store: Store, server: Server) -
         fetcher(store, server).debian_packages([wanted])
     assert type(raised.value) is FetchError  # a broken connection isn't a wrong file
     assert_empty(store)
+
+
+def test_a_mirror_on_this_machine_needs_no_server(store: Store, tmp_path: Path) -> None:
+    wanted = package()
+    mirror = f"file://{tmp_path}/a%20mirror"
+    with pytest.raises(FetchError, match=r"can't read .*a mirror/pool/main/h/hello") as raised:
+        fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert "BERTIR_DEBIAN_MIRROR" in raised.value.advice
+    path = tmp_path / "a mirror" / wanted.pool_path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * len(DATA))
+    with pytest.raises(DigestMismatchError):
+        fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert_empty(store)
+    path.write_bytes(DATA)
+    [(_, got)] = fetcher(store, BERTIR_DEBIAN_MIRROR=mirror).debian_packages([wanted])
+    assert got.read_bytes() == DATA
 
 
 def test_a_mirror_that_does_not_answer_is_an_error(store: Store) -> None:

@@ -40,7 +40,7 @@ def test_a_changed_value_changes_the_digest() -> None:
         ('"numpy==1.26.4"', '"protobuf==4.25.9"', "list of different strings"),
         ('path = "etc/passwd"', 'path = "../etc/passwd"', "`path` must be"),
         ('path = "etc/passwd"', 'path = "/etc/passwd"', "`path` must be"),
-        ("[debian]\n", "[debian\n", "is no TOML"),
+        ("[debian]\n", "[debian\n", "is not TOML"),
     ],
 )
 def test_what_is_wrong_in_image_toml_is_named(old: str, new: str, message: str) -> None:

@@ -167,9 +167,9 @@ def test_a_file_below_a_link_is_refused(tmp_path: Path, layers: Store) -> None:
     [
         (member("./dev/sda", kind=tarfile.BLKTYPE), "neither file, folder nor link"),
         (member("./run/fifo", kind=tarfile.FIFOTYPE), "neither file, folder nor link"),
-        (member("./../etc/passwd", b"x"), "leads out of its folder"),
-        (member("/etc/passwd", b"x"), "leads out of its folder"),
-        (member("./a", kind=tarfile.LNKTYPE, link="./b"), "is a hard link to b, which isn't there"),
+        (member("./../etc/passwd", b"x"), "leads out"),
+        (member("/etc/passwd", b"x"), "leads out"),
+        (member("./a", kind=tarfile.LNKTYPE, link="./b"), "is a hard link to 'b', which isn't there"),
     ],
 )
 def test_what_no_layer_may_hold_is_refused(
@@ -282,7 +282,7 @@ def test_another_wheel_than_the_locked_one_is_refused(tmp_path: Path, layers: St
 
 def test_a_wheel_that_leads_out_of_its_folder_is_refused(tmp_path: Path, layers: Store) -> None:
     wheel = make_wheel(tmp_path, {"small-1.0.data/data/../../../../etc/passwd": b"x"})
-    with pytest.raises(ImageError, match="leads out of its folder"):
+    with pytest.raises(ImageError, match="leads out"):
         wheels_layer(layers, small_intent(), [wheel])
 
 

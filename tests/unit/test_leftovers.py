@@ -198,6 +198,12 @@ def test_a_store_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
         Store(store.root)
 
 
+def test_a_new_store_is_for_its_user_alone_and_an_older_one_stays_as_it_is(tmp_path: Path) -> None:
+    assert Store(tmp_path / "new").root.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "older").mkdir(mode=0o755)
+    assert Store(tmp_path / "older").root.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_new_store_is_not_open_to_all_even_without_an_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -22,6 +22,12 @@ CONFIG = {"max_position_embeddings": 64, "num_hidden_layers": 3, "vocab_size": 8
 GOOGLE_FILES = ("model.ckpt-343.data-00000-of-00001", "model.ckpt-343.index", "model.ckpt-343.meta")
 
 
+def with_special_tokens(vocabulary: bytes) -> bytes:
+    """Add those that every vocabulary must have, where the test says nothing of them."""
+    missing = [token for token in (b"[UNK]", b"[CLS]", b"[SEP]") if token not in vocabulary]
+    return vocabulary.removesuffix(b"\n") + b"\n" + b"".join(token + b"\n" for token in missing)
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Make a directory of the given files; without a content, a file holds its own name."""
@@ -38,7 +44,7 @@ def make(tmp_path: Path) -> Make:
         }.items():
             if content:
                 data = content if isinstance(content, bytes) else content.encode()
-                (folder / key).write_bytes(data)
+                (folder / key).write_bytes(with_special_tokens(data) if key == "vocab.txt" else data)
         return folder
 
     return make
@@ -170,7 +176,7 @@ def test_vocabulary_and_configuration_that_are_missing_are_named_at_once(make: M
 
 def test_vocabulary_and_configuration_may_lie_elsewhere(make: Make, tmp_path: Path) -> None:
     folder = make(*GOOGLE_FILES, vocab__txt="", bert_config__json="")
-    (tmp_path / "v").write_text("[CLS]\nCat\n")
+    (tmp_path / "v").write_text("[UNK]\n[CLS]\n[SEP]\nCat\n")
     (tmp_path / "c").write_text(json.dumps(CONFIG))
     found = find_checkpoint(Options(path=folder, vocab_file=tmp_path / "v", bert_config=tmp_path / "c"))
     assert (found.files["vocab.txt"], found.files["bert_config.json"]) == (tmp_path / "v", tmp_path / "c")
@@ -322,7 +328,7 @@ def test_a_configuration_that_is_none_is_one_message(make: Make, config: str | b
 
 def test_a_vocabulary_longer_than_the_embedding_table_is_refused(make: Make) -> None:
     error = refused(make(*GOOGLE_FILES, vocab__txt="a\n" * 9))
-    assert "has 9 lines, and the model embeds 8 tokens" in str(error)
+    assert "has 12 lines, and the model embeds 8 tokens" in str(error)
     assert "--vocab-file" in error.advice
 
 
@@ -360,3 +366,43 @@ def test_the_published_folder_needs_a_name(make: Make, monkeypatch: pytest.Monke
     assert find_checkpoint(Options(path=Path())).name == "tuned"
     hidden = folder.rename(folder.with_name(".tuned"))
     assert "into a folder with a name" in refused(hidden).advice
+
+
+@pytest.mark.parametrize("token", ["[UNK]", "[CLS]", "[SEP]"])
+def test_a_vocabulary_without_a_token_that_every_row_has_is_refused(make: Make, token: str) -> None:
+    folder = make(*GOOGLE_FILES)
+    text = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text(text.replace(token, "other"), encoding="utf-8")
+    assert f"vocab.txt lacks {token}" in str(refused(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "its num_hidden_layers is 1000000000"),
+        ({"num_hidden_layers": 501}, "its num_hidden_layers is 501"),
+        ({"vocab_size": 10**100}, "its vocab_size is an integer of more than 31 bits"),
+        ({"max_position_embeddings": -1}, "its max_position_embeddings is -1"),
+        ({"hidden_size": 0}, "its hidden_size is 0"),
+        ({"hidden_size": 128.0}, "its hidden_size is 128.0"),
+        ({"hidden_size": True}, "its hidden_size is True"),
+        (
+            {"hidden_size": 128, "num_attention_heads": 3},
+            "hidden_size 128 is not a multiple of its num_attention_heads 3",
+        ),
+        ({"num_attention_heads": "x" * 100_000}, "its num_attention_heads is 'xxx"),
+        ({"intermediate_size": None}, "its intermediate_size is None"),
+        ({"type_vocab_size": []}, "its type_vocab_size is []"),
+        ({"hidden_dropout_prob": "0.1"}, "its hidden_dropout_prob is '0.1'"),
+        ({"attention_probs_dropout_prob": float("inf")}, "its attention_probs_dropout_prob is inf"),
+        ({"initializer_range": float("nan")}, "its initializer_range is nan"),
+        ({"hidden_act": "swish"}, "its hidden_act is 'swish', none of gelu"),
+        ({"hidden_act": None}, "its hidden_act is None"),
+    ],
+)
+def test_a_configuration_that_no_graph_can_be_made_of_is_refused_before_one_is_begun(
+    make: Make, changes: dict[str, object], said: str
+) -> None:
+    error = refused(make(*GOOGLE_FILES, bert_config__json=json.dumps(CONFIG | changes)))
+    assert said in str(error)
+    assert len(str(error)) < 1000

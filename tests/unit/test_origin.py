@@ -12,7 +12,6 @@ from file_server import Fault, FileServer, serve_files
 from google_zip import google_models, models_toml, small_files, write_zip
 
 from bertir.digest import Digest
-from bertir.download import Patience
 from bertir.errors import ConfigurationError, DigestMismatchError, FetchError
 from bertir.fetch import Fetcher, OfflineError
 from bertir.model import GoogleZip, Model, load_models
@@ -20,6 +19,7 @@ from bertir.origin import PUBLISHERS, Origin, chosen_origin
 from bertir.progress import SILENT
 from bertir.store import Store, StoreError
 from bertir.task_data import PinnedFile
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,7 +150,7 @@ def test_what_is_no_zip_is_a_fetch_error_and_the_next_run_downloads_anew(
     [path] = [path for path in host.files if path.endswith(f"/{ZIP}")]
     good = host.files[path]
     host.files[path] = b"<html>please log in</html>"
-    with pytest.raises(FetchError, match=rf"{ZIP} of bert-base-cased: can't read the zip"):
+    with pytest.raises(FetchError, match=rf"{ZIP} of bert-base-cased: the zip was not read"):
         fetch(store, models["bert-base-cased"])
     host.files[path] = good
     assert fetch(store, models["bert-base-cased"]) == CASED

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bertir.builder import Layout
 from bertir.errors import EngineError
 from bertir.prepare import Supplies, _running, _wait, prepared
+from bertir.variations import OTHER_ID
 from bertir.vary import Conditions, Means
 
 if TYPE_CHECKING:
@@ -77,6 +78,38 @@ def test_an_older_build_lies_in_the_output_with_other_bytes(supplies: Supplies, 
         assert (place.output / "m" / "v" / "model.bin").read_bytes() == b"123?"
         assert (place.output / "m" / "v" / "SHA256SUMS").read_bytes() == b"sums"
     assert (published / "model.bin").read_bytes() == b"1234"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_who_is_given_a_folder_can_not_lead_root_elsewhere(
+    supplies: Supplies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns a folder puts a link in the place of one in it, the moment before root gives that one away too."""
+    victim, work = tmp_path / "victim", tmp_path / "work"
+    victim.mkdir()
+    given = []
+    fchown, chown = os.fchown, os.chown
+
+    def swap(path: Path) -> None:
+        given.append(path)
+        if path.parent.stat().st_uid == OTHER_ID and path.is_dir() and not path.is_symlink():
+            path.rename(tmp_path / f"swapped-{len(given)}")
+            path.symlink_to(victim)
+
+    def swap_and_fchown(descriptor: int, user: int, group: int) -> None:
+        swap(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fchown(descriptor, user, group)
+
+    def swap_and_chown(path: str, user: int, group: int, **how: Any) -> None:
+        if how.get("dir_fd") is None:
+            swap(Path(path))
+        chown(path, user, group, **how)
+
+    monkeypatch.setattr(os, "fchown", swap_and_fchown)
+    monkeypatch.setattr(os, "chown", swap_and_chown)
+    with prepared(supplies, Conditions(means=frozenset({Means.OTHER_USER})), work):
+        assert work in given
+    assert victim.stat().st_uid == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -182,6 +182,21 @@ def test_a_folder_of_someone_elses_checksums_is_left_alone(store: Store, folder:
     assert contents(folder) == {"debian.iso": b"not bertir's"}
 
 
+@pytest.mark.parametrize("name", ["thesis", "model.xml"])
+def test_checksums_that_list_a_users_own_do_not_make_it_bertirs(
+    store: Store, folder: Path, name: str
+) -> None:
+    publish(store, artifact(store, OLD), folder)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    (folder / name / "chapter").touch()
+    with (folder / SUMS).open("a", encoding="utf-8") as sums:
+        sums.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(ConfigurationError, match="did not publish"):
+        publish(store, artifact(store, NEW), folder)
+    assert (folder / name / "chapter").exists()
+
+
 def test_a_file_that_the_user_put_beside_the_model_is_not_lost(store: Store, folder: Path) -> None:
     publish(store, artifact(store, OLD), folder)
     (folder / "notes.txt").write_bytes(b"which customer uses it")

@@ -439,6 +439,13 @@ def test_a_report_that_lacks_something_is_one_error(tmp_path: Path, report: Any,
         model_sbom(published(tmp_path / "tiny", report, config))
 
 
+def test_a_configuration_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    verified = published(tmp_path / "tiny", reported())
+    os.truncate(tmp_path / "tiny" / "bert_config.json", 1 << 40)
+    with pytest.raises(VerificationError, match="larger than any that bertir writes"):
+        model_sbom(verified)
+
+
 # purls and licences
 
 

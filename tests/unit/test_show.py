@@ -49,7 +49,7 @@ def test_an_error_in_json_has_kind_message_advice_and_status() -> None:
     assert json.loads(text) == {
         "error": {
             "kind": "DigestMismatchError",
-            "message": "no\n  é \x1b[31m",
+            "message": "no\n  é \\x1b[31m",
             "advice": "do this",
             "exit_status": 102,
         }

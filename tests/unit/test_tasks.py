@@ -945,8 +945,8 @@ def test_who_builds_from_a_checkpoint_hears_how_its_case_was_decided(
     folder.mkdir()
     for name in ("m.index", "m.data-00000-of-00001"):
         (folder / name).touch()
-    (folder / "vocab.txt").write_text("[CLS]\nPage\n")
-    sizes = {"max_position_embeddings": 128, "num_hidden_layers": 1, "vocab_size": 2}
+    (folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nPage\n")
+    sizes = {"max_position_embeddings": 128, "num_hidden_layers": 1, "vocab_size": 4}
     (folder / "bert_config.json").write_text(json.dumps(sizes))
     ended = project.invoke("build-ir", "--offline", "--checkpoint", str(folder))
     assert ended.status == 4  # the store is empty

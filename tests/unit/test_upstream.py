@@ -147,7 +147,7 @@ def test_comments_and_blank_lines_are_no_patches(patches: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0011-absent.patch", r"can't read .*0011-absent\.patch: No such file"),
+        ("0011-absent.patch", r"can't read .*0011-absent\.patch, which .*series names: No such file"),
         ("../0001-x.patch", "not a patch's name"),
         ("/etc/0001-x.patch", "not a patch's name"),
         ("-R.patch", "not a patch's name"),

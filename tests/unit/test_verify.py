@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -348,6 +349,24 @@ def test_a_report_that_would_fill_the_memory_is_not_read(folder: Path) -> None:
     with (folder / "report.json").open("r+b") as file:
         file.truncate(65 << 20)
     assert "larger than any that bertir writes" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("vocab.txt", 65 << 20), ("model.xml", 1 << 40), ("model.bin", 1 << 40)]
+)
+def test_a_file_of_a_size_that_is_never_published_is_not_hashed(folder: Path, name: str, size: int) -> None:
+    os.truncate(folder / name, size)  # it has holes: no byte more on the disk
+    begun = time.monotonic()
+    assert f"{name}: larger than any that bertir publishes" in refusal(folder)
+    assert time.monotonic() - begun < 2
+
+
+def test_of_a_thousand_files_that_are_not_bertirs_some_are_named_and_the_rest_counted(folder: Path) -> None:
+    for number in range(1000):
+        (folder / f"file-{number}").touch()
+    message = refusal(folder)
+    assert len(message.splitlines()) < 50
+    assert "… and 960 more" in message
 
 
 def test_no_such_folder_is_a_users_mistake(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""How a step speaks to the user: lines on stderr that begin with `bertir-step: `. All else that it prints is its log.
+
+Imported by the programs beside it, in the container. What is said may hold names out of a stranger's file, so it is made
+plain here: one name is one line, and a line can't pretend to be another.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = "bertir-step: "
+LINE_SIGNS = 600
+LINES = 60
+LAST_LINES = 4  # the advice is at the end
+
+
+def plain(text: object) -> str:
+    """One line of printable signs, of a bearable length."""
+    line = str(text)
+    if len(line) > LINE_SIGNS:
+        half = LINE_SIGNS // 2
+        line = f"{line[:half]} … {line[-half:]}"
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode()
+        for sign in line
+    )
+
+
+def fail(*lines: object) -> NoReturn:
+    """End the process with one message and status 1."""
+    shown = list(lines)
+    if len(shown) > LINES:
+        left = len(shown) - LINES
+        shown = [*shown[: LINES - LAST_LINES], f"… and {left} more", *shown[-LAST_LINES:]]
+    sys.stdout.flush()
+    sys.stderr.write("".join(f"{PREFIX}{plain(line)}\n" for line in shown))
+    sys.exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program; what it didn't foresee is one message too, and the traceback is for the log."""
+    try:
+        main()
+    except MemoryError:
+        fail("there is not enough memory for what the files ask for.")
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's file may bring about
+        traceback.print_exc()
+        fail(
+            f"{Path(sys.argv[0]).name} can't make sense of its input: {type(error).__name__}: {one_line(error)}",
+            "If the files are whole and load elsewhere, please report this with the log.",
+        )
