@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -126,10 +125,14 @@ def is_ours(folder: Path) -> bool:
 
 def _refuse_foreign(folder: Path) -> None:
     # A user's --output may be any folder: what bertir did not write there is not bertir's to remove.
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if is_ours(folder) or not any(folder.iterdir()):
-            return
-    if folder.is_symlink() or folder.exists():
+    # Looked at once: another process may publish there meanwhile, and what it puts there is ours.
+    try:
+        empty = not any(folder.iterdir())
+    except FileNotFoundError:
+        empty = not folder.is_symlink()
+    except NotADirectoryError:
+        empty = not folder.exists()
+    if not empty and not is_ours(folder):
         raise ConfigurationError(
             f"{folder} exists, and holds something that bertir did not publish",
             advice="Choose another --output, or move it away.",

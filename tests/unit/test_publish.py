@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bertir import publish as publish_module
 from bertir.errors import BertirError, ConfigurationError
-from bertir.publish import SUMS, checksums, publish
+from bertir.publish import SUMS, checksums, is_ours, publish
 from bertir.store import Artifact, Store, StoreError
 
 if TYPE_CHECKING:
@@ -251,3 +253,40 @@ def test_checksums_are_sorted_by_name(store: Store) -> None:
     assert [line.split(b"  ")[1] for line in checksums(built).splitlines()] == [
         name.encode() for name in sorted(NEW) if name != "report.json"
     ]
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_build_that_another_process_publishes_there_meanwhile_is_replaced(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    # The folder comes into being while it is looked at whether it may be replaced.
+    looked, look = [], os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        if path == folder:
+            looked.append(path)
+            if len(looked) == moment:
+                publish(store, artifact(store, OLD), folder)
+        return look(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    publish(store, artifact(store, NEW), folder)
+    assert contents(folder) == NEW
+    assert alone(folder)
+
+
+def test_many_that_publish_to_one_new_folder_at_once_all_succeed(store: Store, tmp_path: Path) -> None:
+    # Whoever looks whether the folder may be replaced sees it come from nothing, under their eyes.
+    several = [artifact(store, NEW | {"vocab.txt": b"%d" % number}) for number in range(6)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(max_workers=len(several)) as pool:
+            for number in range(60):
+                folder = tmp_path / str(number) / "variant"
+                for published in [pool.submit(publish, store, built, folder) for built in several]:
+                    published.result()
+                assert is_ours(folder)
+                assert alone(folder)
+    finally:
+        sys.setswitchinterval(before)
