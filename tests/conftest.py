@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 settings.register_profile("bertir", deadline=None)
 settings.load_profile("bertir")
 
-# A CI runner may start this with SIGINT ignored (sh does, for what it starts by `&`), and so would be what tests start.
+# A CI runner may start this with SIGINT ignored (sh does, for what it starts by `&`), or SIGHUP (nohup), and so would be
+# what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GOLDEN = Path(__file__).parent / "golden"
 FIGURES = pytest.StashKey[list[str]]()
