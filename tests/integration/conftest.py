@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 from builds import TinyBuild
-from checkout import ROOT
+from checkout import ROOT, copy_checkout
+from ground import VARIANT, Ground
+from running_task import Containers
+from some_build import publish_some
 from tiny_bert import TinyModel, make_model
 
 from bertir.builder import Builder, ContainerStep, Layout
@@ -88,3 +92,28 @@ def run_program(builder: Builder) -> Callable[..., Realised]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ground(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    builder.load_image()
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "model").mkdir()
+    model = make_model(folder / "model")
+    store = folder / "store"
+    checkout = copy_checkout(folder / "clone", **model.environment, BERTIR_STORE=str(store))
+    published = publish_some(ROOT / "models.toml", folder / "old", Store(folder / "another-store"))
+    (checkout.root / "dist" / VARIANT).parent.mkdir(parents=True)
+    published.rename(checkout.root / "dist" / VARIANT)
+    client = docker.from_env()
+    try:
+        made = Ground(
+            checkout=checkout,
+            store=store,
+            containers=Containers(client, store),
+            log=folder / "log",
+            old={},
+        )
+        yield Ground(**(vars(made) | {"old": made.published()}))
+    finally:
+        client.close()

@@ -11,26 +11,21 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import docker
 import pytest
-from checkout import ROOT, Checkout, copy_checkout
-from running_task import STATUSES, Containers, RunningTask, left_in, running
-from some_build import publish_some
-from tiny_bert import make_model
-
-from bertir.store import Store
+from checkout import ROOT
+from ground import VARIANT
+from running_task import STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-    from bertir.builder import Builder
+    from ground import Ground
+    from running_task import RunningTask
 
 pytestmark = pytest.mark.engine
 
 KINDS = tuple(STATUSES)
 IN_CONTAINERS = ("import", "freeze", "convert", "verify")
-VARIANT = "tiny-bert/reshapable-fp16"
 
 
 @dataclass
@@ -39,6 +34,11 @@ class Silent:
 
     port: int
     taken: list[socket.socket] = field(default_factory=list)
+
+    def until_asked(self) -> Callable[[RunningTask], None]:
+        """Ready when there is a new connection."""
+        before = len(self.taken)
+        return lambda task: task.wait_for(lambda: len(self.taken) > before, "a connection")
 
 
 @contextlib.contextmanager
@@ -62,90 +62,6 @@ def silent_server() -> Iterator[Silent]:
                 connection.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """A clone with an older build published in it, and a store of its own."""
-
-    checkout: Checkout
-    store: Path
-    containers: Containers
-    log: Path
-    old: Mapping[str, bytes]
-
-    @property
-    def dist(self) -> Path:
-        return self.checkout.root / "dist"
-
-    def published(self) -> dict[str, bytes]:
-        """Everything under dist/, so that what else lies there is seen too."""
-        return {
-            str(path.relative_to(self.dist)): path.read_bytes()
-            for path in self.dist.rglob("*")
-            if path.is_file()
-        }
-
-    def kill(
-        self, kind: str, ready: Callable[[RunningTask], None], *arguments: str, **environment: str
-    ) -> str:
-        """Run a task until it is ready, end it so, and see what is left; give what it said."""
-        with running(self.checkout, self.log, *(arguments or ("build-ir",)), **environment) as task:
-            ready(task)
-            status = task.end(kind)
-        said = task.said
-        assert status == STATUSES[kind], said
-        assert "Traceback" not in said
-        if kind != "SIGKILL":
-            word = "terminated" if kind == "SIGTERM" else "interrupted"
-            assert f"{word}; what was finished is in the store" in said
-            self.see_nothing_left()
-        return said
-
-    def see_nothing_left(self) -> None:
-        assert self.containers.steps() == {}
-        assert left_in(self.store) == []
-
-    def until_running(self, step: str = "") -> Callable[[RunningTask], None]:
-        """Ready when a new container runs, of this step; of one that was killed before nothing is left then."""
-        left = self.containers.steps()
-
-        def new() -> bool:
-            found = self.containers.steps(running=True)
-            return any(number not in left and step in ("", found[number]) for number in found)
-
-        def ready(task: RunningTask) -> None:
-            task.wait_for(new, f"a container {step}")
-            found = self.containers.steps()
-            assert len(found) == 1
-            assert not found.keys() & left
-
-        return ready
-
-
-@pytest.fixture(scope="module")
-def ground(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    builder.load_image()
-    folder = tmp_path_factory.mktemp("killed")
-    (folder / "model").mkdir()
-    model = make_model(folder / "model")
-    store = folder / "store"
-    checkout = copy_checkout(folder / "clone", **model.environment, BERTIR_STORE=str(store))
-    published = publish_some(ROOT / "models.toml", folder / "old", Store(folder / "another-store"))
-    (checkout.root / "dist" / VARIANT).parent.mkdir(parents=True)
-    published.rename(checkout.root / "dist" / VARIANT)
-    client = docker.from_env()
-    try:
-        made = Ground(
-            checkout=checkout,
-            store=store,
-            containers=Containers(client, store),
-            log=folder / "log",
-            old={},
-        )
-        yield Ground(**(vars(made) | {"old": made.published()}))
-    finally:
-        client.close()
-
-
 def test_killed_in_every_step_in_every_way_the_next_run_goes_on(
     ground: Ground, figure: Callable[[str], None]
 ) -> None:
@@ -158,14 +74,7 @@ def test_killed_in_every_step_in_every_way_the_next_run_goes_on(
         }
         for environment in stalled.values():
             for kind in KINDS:
-                before = len(silent.taken)
-                ground.kill(
-                    kind,
-                    lambda task, before=before: task.wait_for(  # type: ignore[misc]
-                        lambda: len(silent.taken) > before, "a connection"
-                    ),
-                    **environment,
-                )
+                ground.kill(kind, silent.until_asked(), **environment)
                 assert ground.published() == ground.old
                 kills += 1
             fetched = ground.checkout.invoke("models", "--format", "json")

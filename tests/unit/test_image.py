@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from damage import flip
 from packages import SITE, make_deb, make_wheel, member, small_intent
 
 from bertir.assemble import Materials, assemble_image, assemble_layers
 from bertir.digest import Digest
 from bertir.errors import DigestMismatchError, ImageError
+from bertir.healing import healed
 from bertir.image import (
     Image,
     archive,
@@ -22,6 +25,7 @@ from bertir.image import (
     write_archive,
 )
 from bertir.lock import ImageLock, LayerPin
+from bertir.progress import Progress
 from bertir.store import Blob, Store
 
 if TYPE_CHECKING:
@@ -185,3 +189,26 @@ def test_a_layer_that_comes_out_otherwise_is_refused(tmp_path: Path, layers: Sto
     changed._wheel = make_wheel(tmp_path / "changed", {"small.py": b"y = 2"})
     with pytest.raises(DigestMismatchError, match="the layer wheels: the digest is wrong"):
         assemble_image(Store(tmp_path / "fresh"), small_intent(), _lock(image), changed.materials())
+
+
+@pytest.mark.parametrize("pyc_is_gone", [False, True], ids=["read into the archive", "read for sources"])
+def test_one_flipped_byte_in_each_layer_is_named_and_each_is_made_anew(
+    tmp_path: Path, layers: Store, pyc_is_gone: bool
+) -> None:
+    parts, told, target = _Parts(tmp_path), io.StringIO(), tmp_path / "image.tar"
+    pins = assemble_layers(layers, small_intent(), parts.materials())
+    lock = _lock(describe_image(small_intent(), pins))
+
+    def work() -> None:
+        write_archive(layers, assemble_image(layers, small_intent(), lock, parts.materials()), target)
+
+    work()
+    whole = target.read_bytes()
+    for pin in pins:
+        flip(layers.path(pin.digest))
+    if pyc_is_gone:
+        layers.path(pins[2].digest).unlink()
+    healed(work, Progress(stream=told))
+    assert target.read_bytes() == whole
+    said = ["a layer of the image"] * 2 if pyc_is_gone else [f"the layer {pin.name}" for pin in pins]
+    assert re.findall(r"held other bytes for (.*) than it should", told.getvalue()) == said
