@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkout import ROOT
-from private_engine import PrivateEngine, private_engine
+from private_engine import private_engine
 
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.fetch import Fetcher
-from bertir.image import interpreter_image
-from bertir.layer import debian_layer
 from bertir.lock import load_image_lock
 from bertir.progress import SILENT, Progress
 from bertir.store import Store
@@ -30,29 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from private_engine import PrivateEngine
+
     from bertir.image import Image
     from bertir.lock import ImageLock
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def small(builder: Builder) -> Image:
-    """The interpreter's image: of one layer, loaded in a second."""
-    if os.geteuid() != 0:
-        pytest.skip("a daemon of one's own needs root")
-    [pin] = [layer for layer in builder.lock.layers if layer.name == "debian"]
-    if not builder.store.has(pin.blob):
-        packages = builder.fetcher.debian_packages(builder.lock.debian)
-        debian_layer(builder.store, builder.intent, packages, expected=pin.digest)
-    return interpreter_image(builder.intent, pin)
-
-
-@pytest.fixture(scope="module")
-def shared_daemon() -> Iterator[PrivateEngine]:
-    """One daemon for all tests: each leaves it running."""
-    with private_engine() as engine:
-        yield engine
 
 
 class SmallBuilder(Builder):
@@ -464,6 +445,7 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "said"),
     [
         ("open('/out/a', 'wb').write(bytes(2 << 20))", "OSError: [Errno 27] File too large"),
+        ("open('/out/a', 'wb').truncate(2 << 20)", "OSError: [Errno 27] File too large"),
         (
             "import time\nfor n in range(4): open(f'/out/{n}', 'wb').write(bytes(1 << 19))\ntime.sleep(600)",
             "it filled its output volume with more than 1.0 MB, the limit; it was stopped",
@@ -477,7 +459,7 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
             "it is more than 16 folders deep; it was stopped",
         ),
     ],
-    ids=["one file", "several files", "many folders", "deep folders"],
+    ids=["one file", "sparse", "several files", "many folders", "deep folders"],
 )
 @pytest.mark.usefixtures("few_files")
 def test_a_step_that_leaves_too_much_is_stopped(bench: Bench, tmp_path: Path, text: str, said: str) -> None:
