@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from bertir import emptying
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.errors import BertirError, ConfigurationError, DigestMismatchError
 
@@ -270,7 +271,7 @@ class Store:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            emptying.removed(folder)
             os.close(descriptor)
 
     def is_abandoned(self, folder: Path) -> bool:
@@ -292,7 +293,7 @@ class Store:
     def _sweep(self) -> None:
         for folder in (self.root / "tmp").iterdir():
             if self.is_abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+                emptying.removed(folder)
 
     @contextlib.contextmanager
     def lock(

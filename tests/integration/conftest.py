@@ -9,6 +9,7 @@ import pytest
 from builds import TinyBuild
 from checkout import ROOT
 from private_engine import PrivateEngine, private_engine
+from small_build import Bench
 from tiny_bert import TinyModel, make_model
 
 from bertir.builder import Builder, ContainerStep, Layout
@@ -124,3 +125,8 @@ def small_daemon(builder: Builder, small: Image, shared_daemon: PrivateEngine) -
         return shared_daemon, loaded or engine.load_image(
             archive(builder.store, small), small.reference, digests
         )
+
+
+@pytest.fixture
+def bench(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> Bench:
+    return Bench(shared_daemon, small, builder.store.path(small.layers[0].digest))

@@ -3,86 +3,30 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from checkout import ROOT
 from private_engine import private_engine
 
-from bertir.builder import Builder, ContainerStep, Layout
+from bertir.builder import ContainerStep
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
-from bertir.fetch import Fetcher
-from bertir.lock import load_image_lock
-from bertir.progress import SILENT, Progress
 from bertir.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from private_engine import PrivateEngine
+    from small_build import Bench
 
-    from bertir.image import Image
-    from bertir.lock import ImageLock
 
 pytestmark = pytest.mark.engine
-
-
-class SmallBuilder(Builder):
-    """A builder whose whole image is the interpreter's."""
-
-    small: Image
-
-    @property
-    def lock(self) -> ImageLock:
-        whole = load_image_lock(self.layout.docker)
-        small = self.small
-        return replace(whole, layers=small.layers, image_id=small.id, manifest=small.manifest_digest)
-
-    def assemble_image(self) -> Image:
-        return self.small
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A daemon, and the small image to load there."""
-
-    daemon: PrivateEngine
-    small: Image
-    layer: Path
-
-    @contextmanager
-    def builder(self, root: Path, said: io.StringIO | None = None) -> Iterator[Builder]:
-        """A build on the daemon, in a store that has the image's layer."""
-        store = Store(root)
-        [layer] = self.small.layers
-        if not store.has(layer.blob):
-            store.path(layer.digest).parent.mkdir(exist_ok=True)
-            os.link(self.layer, store.path(layer.digest))
-        environment = self.daemon.environment
-        opened = SmallBuilder(
-            layout=Layout(root=ROOT, models=ROOT / "models.toml"),
-            store=store,
-            fetcher=Fetcher(store=store, environment=environment, progress=SILENT),
-            environment=environment,
-            progress=Progress(stream=said) if said is not None else SILENT,
-        )
-        opened.small = self.small
-        with opened:
-            yield opened
-
-
-@pytest.fixture
-def bench(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> Bench:
-    return Bench(shared_daemon, small, builder.store.path(small.layers[0].digest))
 
 
 def program(text: str, *outputs: str, name: str = "test-program") -> ContainerStep:

@@ -72,3 +72,16 @@ def test_clearing_removes_what_is_the_stores_and_nothing_else(tmp_path: Path) ->
     assert {path.name for path in other.root.iterdir()} == {*FOLDERS, TAG}
     other.clear()
     assert not other.root.exists()
+
+
+def test_a_temporary_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.temporary_folder() as folder:
+        here = os.open(folder, os.O_RDONLY)
+        for _ in range(1500):  # shutil.rmtree ends at a thousand, by a RecursionError
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+    assert not list((store.root / "tmp").iterdir())

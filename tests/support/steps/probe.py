@@ -39,8 +39,10 @@ def apart(action: object) -> str:
     """Attempt it in a child: it may change what the process is."""
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(writing, attempt(action).encode())
-        os._exit(0)
+        try:
+            os.write(writing, attempt(action).encode())
+        finally:
+            os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
     with os.fdopen(reading) as file:
@@ -133,7 +135,6 @@ def executable_memory_file(folder: str) -> None:
 def dump_core() -> None:
     if resource.getrlimit(resource.RLIMIT_CORE) == (0, 0):
         raise OSError(27, "no core file may have a byte")
-    resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))
 
 
 def host_processes() -> None:
