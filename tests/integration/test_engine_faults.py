@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,14 +21,17 @@ from bertir.builder import ContainerStep
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
+from bertir.image import archive
+from bertir.prepare import _podman
 from bertir.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from small_build import Bench
 
+    from bertir.builder import Builder
+    from bertir.image import Image
 
 pytestmark = pytest.mark.engine
 
@@ -409,3 +416,35 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_that_leaves_too_much_is_stopped(bench: Bench, tmp_path: Path, text: str, said: str) -> None:
     limits = MEGABYTE if "wb" in text else Limits()
     assert said in run(bench, tmp_path / "store", text, limits)
+
+
+def test_a_silent_step_runs_and_is_stopped_on_podman_too(
+    builder: Builder, small: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman answers a request for the log with the first line, not before."""
+    if shutil.which("podman") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI=true, and there is no podman")
+        pytest.skip("there is no podman")
+    with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as work, _podman(Path(work)) as host:
+        folder = Path(work)
+        with connect({"DOCKER_HOST": host}, folder=folder / "store") as engine:
+            image = engine.load_image(
+                archive(builder.store, small), small.reference, (small.id, small.manifest_digest)
+            )
+            monkeypatch.setattr(engine._client.api, "timeout", 2)
+            text = "import time; time.sleep(4); open('/out/result', 'w').write('whole')"
+            command = Command(
+                name="silent", arguments=("/usr/bin/python3", "-c", text), inputs={}, outputs=("result",)
+            )
+            (folder / "one").mkdir()
+            with engine.run(image, command, folder / "one") as finished:
+                assert finished.outputs["result"].read() == b"whole"
+            (folder / "two").mkdir()
+            with (
+                pytest.raises(StepTimeoutError),
+                engine.run(image, replace(command, limits=Limits(seconds=1)), folder / "two"),
+            ):
+                pass
+            assert engine._client.containers.list(all=True) == []
+            engine.remove_image(image)
