@@ -335,7 +335,7 @@ def test_a_step_that_hangs_is_stopped_at_its_limit(bench: Bench, tmp_path: Path,
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", folder], check=True)
     try:
         yield folder
     finally:
