@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from bertir import __version__
+from bertir import __version__, emptying
 from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, read_chunks, tree_digest
@@ -219,9 +219,19 @@ class Builder:
             self.progress.say("image", "somebody removed it from the engine")
             return self._run_in(step, image())
 
+    def _clear_leftovers(self, image: str) -> None:
+        """Remove what killed builds left that this user may not: folders that a step's user made."""
+        from bertir.container import empty
+
+        for volume in self.store.root.glob("tmp/*/out"):
+            if self.store.is_abandoned(volume.parent):
+                empty(self.engine, image, volume)
+                emptying.removed(volume.parent)
+
     def _run_in(self, step: ContainerStep, image: str) -> Outcome:
         from bertir.container import Command
 
+        self._clear_leftovers(image)
         command = Command(
             name=step.name,
             arguments=step.arguments,

@@ -107,7 +107,7 @@ def run_step(engine: Engine, image: str, command: Command, scratch: Path) -> Ite
         with taken(volume, command.outputs, limits.output_bytes, command.name) as outputs:
             yield Finished(outputs=outputs, log=log, seconds=seconds)
     finally:
-        _empty(engine, image, volume)
+        empty(engine, image, volume)
 
 
 def _end_of(engine: Engine, image: str, command: Command, volume: Path, log: Path) -> End:
@@ -220,11 +220,14 @@ def _kept(folder: Path, log: Path, step: str) -> Path | None:
     return kept
 
 
-def _empty(engine: Engine, image: str, volume: Path) -> None:
+def empty(engine: Engine, image: str, volume: Path) -> None:
     """Empty an output volume, whoever owns what is in it: the caller must be able to remove the folder around it."""
     if emptying.emptied(str(volume)):
         return
-    # The step's user made folders that this one, who isn't root, may not change.
+    # The step's user made folders that this one, who isn't root, may not change. (An attempt to, in the sweep of a
+    # store, has closed the volume itself to others.)
+    with contextlib.suppress(OSError):
+        volume.chmod(0o777)
     command = Command(
         name="empty",
         arguments=("/usr/bin/python3", "-c", Path(emptying.__file__).read_text(encoding="utf-8"), "/out"),

@@ -35,6 +35,14 @@ def emptied(folder: str) -> bool:
     return True
 
 
+def removed(folder: Path) -> bool:
+    """Remove a folder and everything in it, as far as this user may; give whether it is gone."""
+    with contextlib.suppress(OSError):
+        emptied(str(folder))
+        folder.rmdir()
+    return not folder.exists()
+
+
 def _unlinked(name: str, within: int) -> bool:
     """Remove what is no folder, or an empty one."""
     try:

@@ -40,8 +40,8 @@ STEP_USER = "65532:65532"
 ANSWER_SECONDS = 20
 # For any other answer that takes no work, of an engine which has a lot to do.
 BUSY_SECONDS = 120
-# Loading the image.
-LOAD_SECONDS = 7200
+# Loading the image; and for a silent step's first line: its own time limit is what ends it.
+LONG_SECONDS = 7200
 # What the engine keeps of a step's output itself, twice: bertir reads along, and keeps less.
 ENGINE_LOG = {"max-size": "64m", "max-file": "2"}
 # The fields of /info that say what an engine can limit, in the words for it.
@@ -56,6 +56,7 @@ _BROKEN_OFF = (
     ValueError,
     AttributeError,
     struct.error,
+    EngineError,
 )
 
 
@@ -82,8 +83,11 @@ class EngineFacts:
 class Engine:
     """A connection to a Docker API. Made by `connect`, closed by its `with` block."""
 
-    def __init__(self, client: docker.DockerClient, folder: Path) -> None:
+    def __init__(
+        self, client: docker.DockerClient, folder: Path, another: Callable[[], docker.DockerClient]
+    ) -> None:
         self._client = client
+        self._another = another
         self.folder = folder
 
     def facts(self) -> EngineFacts:
@@ -152,7 +156,7 @@ class Engine:
         Raises:
             ImageError: the engine refuses the archive, or reports another ID.
         """
-        with self._waiting(LOAD_SECONDS), _as_engine_error("load the image", ImageError):
+        with self._waiting(LONG_SECONDS), _as_engine_error("load the image", ImageError):
             for event in self._client.api.load_image(archive):  # type: ignore[no-untyped-call]
                 if "error" in event:
                     raise ImageError(f"the engine refused the image: {event['error']}")
@@ -276,8 +280,7 @@ class Engine:
 
     def log_of(self, container: str) -> LogStream:
         """Give what a container prints, as it does."""
-        with _as_engine_error("read what the step prints"):
-            return LogStream(self._client.api.logs(container, stream=True, follow=True))
+        return LogStream(self._another, container)
 
     def is_running(self, container: str) -> bool:
         with _as_engine_error("ask how the step is doing"):
@@ -323,19 +326,27 @@ class Engine:
 
 
 class LogStream:
-    """What a container prints, read by one thread, which another may end."""
+    """What a container prints, read by one thread, which another may end.
 
-    def __init__(self, stream: CancellableStream[bytes]) -> None:
-        self._stream = stream
+    It has a connection of its own, with a patience of its own: podman begins to answer with a step's first line.
+    """
+
+    def __init__(self, connected: Callable[[], docker.DockerClient], container: str) -> None:
+        self._connected = connected
+        self._container = container
+        self._stream: CancellableStream[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         # Whether it broke off is asked of the engine, and not guessed from how the connection ended.
-        with contextlib.suppress(*_BROKEN_OFF):
+        with contextlib.suppress(*_BROKEN_OFF), contextlib.closing(self._connected()) as client:
+            client.api.timeout = LONG_SECONDS
+            self._stream = client.api.logs(self._container, stream=True, follow=True)
             yield from self._stream
 
     def close(self) -> None:
         with contextlib.suppress(*_BROKEN_OFF):
-            self._stream.close()
+            if self._stream is not None:
+                self._stream.close()
 
 
 @contextlib.contextmanager
@@ -356,7 +367,7 @@ def connect(environment: Mapping[str, str], *, folder: Path) -> Iterator[Engine]
         except (DockerException, requests.RequestException) as error:
             raise _no_engine(environment, error) from error
         client.api.timeout = BUSY_SECONDS
-        yield Engine(client, folder)
+        yield Engine(client, folder, lambda: _client(environment))
     finally:
         client.close()
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertir.emptying import removed
 from bertir.interruption import held
 from bertir.locking import folder_lock
 
@@ -42,7 +42,7 @@ def staged_folder(parent: Path, prefix: str) -> Iterator[Path]:
     finally:
         with held():
             if folder is not None:
-                remove_folder(folder)
+                removed(folder)
             if descriptor is not None:
                 os.close(descriptor)
 
@@ -89,7 +89,7 @@ def sweep(parent: Path, prefix: str = "") -> None:
     """Remove what killed processes left in `parent` under names that begin so."""
     for path in abandoned(parent, prefix):
         if path.is_dir() and not path.is_symlink():
-            remove_folder(path)
+            removed(path)
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -111,27 +111,6 @@ def is_abandoned(path: Path) -> bool:
         return True
     finally:
         os.close(descriptor)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as the system lets us; what forbids it is opened first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.is_dir():
-        _open_up(folder)
-        for path, folders, _ in os.walk(folder):
-            for name in folders:
-                _open_up(Path(path) / name)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _open_up(folder: Path) -> None:
-    """Let us into a folder; never through a link, which a step in the container may have put there."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
-        try:
-            Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
-        finally:
-            os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

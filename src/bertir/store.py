@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
+from bertir.emptying import removed
 from bertir.errors import BertirError, DigestMismatchError
 from bertir.locking import folder_lock, locked, locked_if_free
 from bertir.room import no_room
 from bertir.staging import (
     abandoned,
     is_abandoned,
-    remove_folder,
     staged_file,
     staged_folder,
     sweep,
@@ -405,7 +405,7 @@ class Store:
                     advice="Wait until they have ended, then run it again.",
                 )
             for name in FOLDERS:
-                remove_folder(self.root / name)
+                removed(self.root / name)
             (self.root / TAG).unlink()
             if not any(self.root.iterdir()) and not self.root.is_symlink():
                 self.root.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import docker
@@ -9,13 +10,18 @@ import pytest
 from builds import TinyBuild
 from checkout import ROOT, copy_checkout
 from ground import VARIANT, Ground
+from private_engine import PrivateEngine, private_engine
 from running_task import Containers
+from small_build import Bench
 from some_build import publish_some
 from tiny_bert import TinyModel, make_model
 
 from bertir.builder import Builder, ContainerStep, Layout
+from bertir.engine import connect
 from bertir.fetch import Fetcher
 from bertir.graph import frozen_graph
+from bertir.image import archive, interpreter_image
+from bertir.layer import debian_layer
 from bertir.materials import fetch_model, load_pins
 from bertir.pipeline import patch_source
 from bertir.progress import SILENT
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.derivation import Realised
+    from bertir.image import Image
 
 
 @pytest.fixture(scope="session")
@@ -117,3 +124,38 @@ def ground(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield Ground(**(vars(made) | {"old": made.published()}))
     finally:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def small(builder: Builder) -> Image:
+    """The interpreter's image: of one layer, loaded in a second."""
+    if os.geteuid() != 0:
+        pytest.skip("a daemon of one's own needs root")
+    [pin] = [layer for layer in builder.lock.layers if layer.name == "debian"]
+    if not builder.store.has(pin.blob):
+        packages = builder.fetcher.debian_packages(builder.lock.debian)
+        debian_layer(builder.store, builder.intent, packages, expected=pin.digest)
+    return interpreter_image(builder.intent, pin)
+
+
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[PrivateEngine]:
+    """One daemon for all tests: each leaves it running."""
+    with private_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def small_daemon(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> tuple[PrivateEngine, str]:
+    """The tests' own daemon with the interpreter's image loaded, and its ID."""
+    with connect(shared_daemon.environment, folder=builder.store.root) as engine:
+        digests = (small.id, small.manifest_digest)
+        loaded = engine.find_image(digests)
+        return shared_daemon, loaded or engine.load_image(
+            archive(builder.store, small), small.reference, digests
+        )
+
+
+@pytest.fixture
+def bench(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> Bench:
+    return Bench(shared_daemon, small, builder.store.path(small.layers[0].digest))

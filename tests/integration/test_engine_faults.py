@@ -4,104 +4,36 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from checkout import ROOT
-from private_engine import PrivateEngine, private_engine
+from private_engine import private_engine
 
-from bertir.builder import Builder, ContainerStep, Layout
+from bertir.builder import ContainerStep
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
-from bertir.fetch import Fetcher
-from bertir.image import interpreter_image
-from bertir.layer import debian_layer
-from bertir.lock import load_image_lock
-from bertir.progress import SILENT, Progress
+from bertir.image import archive
+from bertir.prepare import _podman
 from bertir.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from small_build import Bench
+
+    from bertir.builder import Builder
     from bertir.image import Image
-    from bertir.lock import ImageLock
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def small(builder: Builder) -> Image:
-    """The interpreter's image: of one layer, loaded in a second."""
-    if os.geteuid() != 0:
-        pytest.skip("a daemon of one's own needs root")
-    [pin] = [layer for layer in builder.lock.layers if layer.name == "debian"]
-    if not builder.store.has(pin.blob):
-        packages = builder.fetcher.debian_packages(builder.lock.debian)
-        debian_layer(builder.store, builder.intent, packages, expected=pin.digest)
-    return interpreter_image(builder.intent, pin)
-
-
-@pytest.fixture(scope="module")
-def shared_daemon() -> Iterator[PrivateEngine]:
-    """One daemon for all tests: each leaves it running."""
-    with private_engine() as engine:
-        yield engine
-
-
-class SmallBuilder(Builder):
-    """A builder whose whole image is the interpreter's."""
-
-    small: Image
-
-    @property
-    def lock(self) -> ImageLock:
-        whole = load_image_lock(self.layout.docker)
-        small = self.small
-        return replace(whole, layers=small.layers, image_id=small.id, manifest=small.manifest_digest)
-
-    def assemble_image(self) -> Image:
-        return self.small
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A daemon, and the small image to load there."""
-
-    daemon: PrivateEngine
-    small: Image
-    layer: Path
-
-    @contextmanager
-    def builder(self, root: Path, said: io.StringIO | None = None) -> Iterator[Builder]:
-        """A build on the daemon, in a store that has the image's layer."""
-        store = Store(root)
-        [layer] = self.small.layers
-        if not store.has(layer.blob):
-            store.path(layer.digest).parent.mkdir(exist_ok=True)
-            os.link(self.layer, store.path(layer.digest))
-        environment = self.daemon.environment
-        opened = SmallBuilder(
-            layout=Layout(root=ROOT, models=ROOT / "models.toml"),
-            store=store,
-            fetcher=Fetcher(store=store, environment=environment, progress=SILENT),
-            environment=environment,
-            progress=Progress(stream=said) if said is not None else SILENT,
-        )
-        opened.small = self.small
-        with opened:
-            yield opened
-
-
-@pytest.fixture
-def bench(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> Bench:
-    return Bench(shared_daemon, small, builder.store.path(small.layers[0].digest))
 
 
 def program(text: str, *outputs: str, name: str = "test-program") -> ContainerStep:
@@ -225,14 +157,18 @@ def test_a_daemon_that_hangs_is_told_and_nothing_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Shorter than a user waits; what is tested is that each has an end, and that each is asked of the hanging bench.daemon.
-    monkeypatch.setattr("bertir.engine.ANSWER_SECONDS", 2)
-    monkeypatch.setattr("bertir.engine.BUSY_SECONDS", 3)
+    monkeypatch.setattr("bertir.engine.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("bertir.engine.BUSY_SECONDS", 5)
     root = tmp_path / "store"
     hanging = threading.Event()
     over = threading.Event()
 
+    since = 0.0
+
     def hang() -> None:
+        nonlocal since
         with bench.daemon.hanging():
+            since = time.monotonic()
             hanging.set()
             over.wait(60)
 
@@ -241,6 +177,7 @@ def test_a_daemon_that_hangs_is_told_and_nothing_waits_for_it(
         try:
             with pytest.raises(EngineError, match="the engine no longer answers"):
                 first.run(WRITES_AND_WAITS)
+            assert time.monotonic() - since < 8.5  # one answer, and the removal, which has less patience
             begun = time.monotonic()
             with (
                 pytest.raises(EngineError, match="no container engine answers"),
@@ -464,6 +401,7 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "said"),
     [
         ("open('/out/a', 'wb').write(bytes(2 << 20))", "OSError: [Errno 27] File too large"),
+        ("open('/out/a', 'wb').truncate(2 << 20)", "OSError: [Errno 27] File too large"),
         (
             "import time\nfor n in range(4): open(f'/out/{n}', 'wb').write(bytes(1 << 19))\ntime.sleep(600)",
             "it filled its output volume with more than 1.0 MB, the limit; it was stopped",
@@ -477,9 +415,41 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
             "it is more than 16 folders deep; it was stopped",
         ),
     ],
-    ids=["one file", "several files", "many folders", "deep folders"],
+    ids=["one file", "sparse", "several files", "many folders", "deep folders"],
 )
 @pytest.mark.usefixtures("few_files")
 def test_a_step_that_leaves_too_much_is_stopped(bench: Bench, tmp_path: Path, text: str, said: str) -> None:
     limits = MEGABYTE if "wb" in text else Limits()
     assert said in run(bench, tmp_path / "store", text, limits)
+
+
+def test_a_silent_step_runs_and_is_stopped_on_podman_too(
+    builder: Builder, small: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman answers a request for the log with the first line, not before."""
+    if shutil.which("podman") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI=true, and there is no podman")
+        pytest.skip("there is no podman")
+    with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as work, _podman(Path(work)) as host:
+        folder = Path(work)
+        with connect({"DOCKER_HOST": host}, folder=folder / "store") as engine:
+            image = engine.load_image(
+                archive(builder.store, small), small.reference, (small.id, small.manifest_digest)
+            )
+            monkeypatch.setattr(engine._client.api, "timeout", 2)
+            text = "import time; time.sleep(4); open('/out/result', 'w').write('whole')"
+            command = Command(
+                name="silent", arguments=("/usr/bin/python3", "-c", text), inputs={}, outputs=("result",)
+            )
+            (folder / "one").mkdir()
+            with engine.run(image, command, folder / "one") as finished:
+                assert finished.outputs["result"].read() == b"whole"
+            (folder / "two").mkdir()
+            with (
+                pytest.raises(StepTimeoutError),
+                engine.run(image, replace(command, limits=Limits(seconds=1)), folder / "two"),
+            ):
+                pass
+            assert engine._client.containers.list(all=True) == []
+            engine.remove_image(image)

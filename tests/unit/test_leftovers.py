@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bertir.errors import ConfigurationError
-from bertir.staging import MARK, _open_up, abandoned, is_abandoned, staged_file, staged_folder, sweep
+from bertir.staging import MARK, abandoned, is_abandoned, staged_file, staged_folder, sweep
 from bertir.store import FOLDERS, Store, StoreError
 from bertir.store_folder import TAG
 
@@ -125,10 +125,10 @@ def test_a_link_in_a_staged_folder_is_removed_and_what_it_leads_to_is_left_as_it
     users.mkdir(mode=0o755)
     (users / "thesis").touch()
     with staged_folder(tmp_path, "x") as folder:
-        (folder / "closed").mkdir(mode=0)  # so that folders are opened up
+        (folder / "closed").mkdir()
+        (folder / "closed" / "link").symlink_to(users)
         (folder / "link").symlink_to(users)
-        (folder / "closed-link").symlink_to(users)
-        _open_up(folder / "link")
+        (folder / "closed").chmod(0)  # so that it must be opened up
     assert (users / "thesis").exists()
     assert users.stat().st_mode & 0o777 == 0o755
 
@@ -216,3 +216,16 @@ def test_a_new_store_is_not_open_to_all_even_without_an_umask(tmp_path: Path) ->
                     assert not path.stat().st_mode & 0o002, path
     finally:
         os.umask(before)
+
+
+def test_a_temporary_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.temporary_folder() as folder:
+        here = os.open(folder, os.O_RDONLY)
+        for _ in range(1500):  # shutil.rmtree ends at a thousand, by a RecursionError
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+    assert not list((store.root / "tmp").iterdir())
