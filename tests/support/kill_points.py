@@ -335,9 +335,9 @@ def deeds(kind: str, places: list[str]) -> Iterator[Deed]:
             continue
         if point not in (first[place], last[place]):
             continue
-        if (kind == "SIGTERM" and point % 2) or (kind == "SIGINT twice" and point % 2 == 0):
+        if (kind == "SIGTERM" and point % 4) or (kind == "SIGINT twice" and point % 4 != 1):
             continue  # what answers them is the same as of SIGINT, which is sent at all points
-        later = point // 2 % MOST_LATER if kind == "SIGINT twice" else None
+        later = point // 4 % MOST_LATER if kind == "SIGINT twice" else None
         yield Deed(number=KINDS[kind], point=point, later=later)
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGINT twice")
-# Of each kind; those that there were when this was written, less what a change to the code may well take away.
-LEAST_CASES = {"Build": 120, "Download": 60, "Bundle": 60, "Archive": 20}
+# Of all kinds; those that there were when this was written, less what a change to the code may well take away.
+LEAST_CASES = {"Build": 600, "Download": 250, "Bundle": 250, "Archive": 100}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_killed_at_any_point_nothing_is_lost_nothing_is_left_and_the_next_run_go
 ) -> None:
     cases = kill_everywhere(work, scratch)
     figure(f"kill points, {work.lower()}: {cases}")
-    assert min(cases.values()) >= LEAST_CASES[work]
+    assert sum(cases.values()) >= LEAST_CASES[work]
 
 
 def test_a_download_that_is_killed_at_any_point_goes_on(scratch: Path, figure: Callable[[str], None]) -> None:
@@ -73,4 +73,4 @@ def test_a_download_that_is_killed_at_any_point_goes_on(scratch: Path, figure: C
         server.files[f"/{path}"] = write_zip(scratch / "served.zip", small_files(MODEL), "uncased")
         cases = kill_everywhere("Download", scratch, server.url)
     figure(f"kill points, download: {cases}")
-    assert min(cases.values()) >= LEAST_CASES["Download"]
+    assert sum(cases.values()) >= LEAST_CASES["Download"]
