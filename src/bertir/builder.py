@@ -21,7 +21,7 @@ from bertir.errors import EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
-from bertir.store import LEASE, Artifact
+from bertir.store import Artifact
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -160,11 +160,13 @@ class Builder:
 
     def reap(self) -> None:
         """Remove what killed builds left: their containers first, as one that runs on may still write to its volume."""
-        if any(not folder.name.startswith(LEASE) for folder in self.store.abandoned()):
+        if self.store.abandoned():
             with contextlib.suppress(
                 EngineError
             ):  # without an engine none of its containers runs, or none can be asked
-                _ = self.engine
+                image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
+                if image is not None:
+                    self._clear_leftovers(image)
         self.store.sweep()
 
     # steps

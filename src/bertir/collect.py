@@ -8,11 +8,11 @@ builds began is used by none of them. That is looked at again under a lock at th
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.locking import folder_lock, locked_if_free
+from bertir.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,12 +72,18 @@ def collect(store: Store, rules: Rules) -> Collected:
     """Remove from the store what the rules say.
 
     Raises:
-        StoreError: something can't be removed.
+        StoreError: something can't be removed, or the clock was set back while a build runs.
     """
     if not rules.dry_run:
         store.sweep()
-    now = time.time_ns()
+    now = store.now()
     users = store.users()
+    later = store.now()
+    if any(began > later for began in users):
+        raise StoreError(
+            "the clock was set back since a build began that still runs, and nobody can tell what it uses",
+            advice="Run it again when that build has ended.",
+        )
     unused_before = min([now, *users])
     everything = sorted(_items(store), key=lambda item: item.used_ns)
     chosen = _chosen(everything, rules, now)
@@ -87,7 +93,7 @@ def collect(store: Store, rules: Rules) -> Collected:
     return Collected(
         objects=_count(store, "objects", removed),
         records=_count(store, "records", removed),
-        downloads=sum(item.path.suffix == ".part" for item in removed),
+        downloads=_count(store, "downloads", removed),
         logs=_count(store, "logs", removed),
         bytes=sum(item.size for item in removed),
         kept=sum(item.size for item in everything if item.path not in gone),

@@ -23,12 +23,14 @@ from docker.types import LogConfig, Mount, Ulimit
 from bertir.container import run_step
 from bertir.errors import ConfigurationError, EngineError, ImageError
 from bertir.interruption import held
+from bertir.store_folder import identities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from docker.context import Context
+    from docker.models.containers import Container
     from docker.tls import TLSConfig
     from docker.types.daemon import CancellableStream
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from bertir.digest import Digest
 
 STEP_USER = "65532:65532"
+# Before the name of a store, of which the label's value is a place in it.
+STORE_LABEL = "bertir.store."
 # For its first answer, and for the removal of a container: whoever pressed Ctrl-C waits for that.
 ANSWER_SECONDS = 20
 # For any other answer that takes no work, of an engine which has a lot to do.
@@ -183,26 +187,32 @@ class Engine:
     def remove_abandoned(self, is_abandoned: Callable[[Path], bool]) -> int:
         """Remove containers that killed processes left behind; give their number.
 
-        Those of stores inside this one's too: a rebuild has a store of its own there, which nobody opens again.
+        Those of stores inside this one's too: a rebuild has a store of its own there, which nobody opens again. The store
+        is known by its name: another machine's, or another container's, may have the same path.
 
         Args:
             is_abandoned: tells of an output volume's folder whether no living process holds it.
         """
         removed = 0
-        with _as_engine_error("look for containers left behind"):
-            ours: dict[str, str | list[str] | bool] = {"label": "bertir.folder"}
-            for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True):
-                if not Path(container.labels["bertir.folder"]).is_relative_to(self.folder):
-                    continue
-                if is_abandoned(Path(container.labels.get("bertir.volume", ""))):
-                    try:
-                        container.remove(force=True, v=True)
-                    except APIError as error:  # gone, or another process of bertir's is removing it
-                        if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
-                            raise
-                    else:
-                        removed += 1
+        for identity, folder in identities(self.folder).items():
+            if folder != self.folder:
+                continue
+            label = f"{STORE_LABEL}{identity}"
+            with _as_engine_error("look for containers left behind"):
+                ours: dict[str, str | list[str] | bool] = {"label": label}
+                for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True):
+                    if is_abandoned(folder / container.labels[label]):
+                        removed += self._removed(container)
         return removed
+
+    def _removed(self, container: Container) -> bool:
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:  # gone, or another process of bertir's is removing it
+            if error.status_code not in (requests.codes.not_found, requests.codes.conflict):
+                raise
+            return False
+        return True
 
     def run(self, image: str, command: Command, scratch: Path) -> AbstractContextManager[Finished]:
         """Run a step to its end and give its outputs, which last as long as the `with` block.
@@ -230,7 +240,8 @@ class Engine:
         ]
         mounts.append(Mount("/out", str(volume), type="bind"))
         try:
-            with _as_engine_error(f"create the container of {command.name}"):
+            # Held: one that is made must be known to be, or nobody removes it.
+            with held(), _as_engine_error(f"create the container of {command.name}"):
                 made = self._client.containers.create(
                     image,
                     list(command.arguments),
@@ -242,7 +253,7 @@ class Engine:
                     labels={
                         "bertir.step": command.name,
                         "bertir.folder": str(self.folder),
-                        "bertir.volume": str(volume.parent),
+                        **_store_labels(self.folder, volume.parent),
                     },
                     log_config=LogConfig(type=LogConfig.types.JSON, config=ENGINE_LOG),
                     mem_limit=limits.memory_bytes,
@@ -323,6 +334,15 @@ class Engine:
             yield
         finally:
             self._client.api.timeout = before
+
+
+def _store_labels(store: Path, folder: Path) -> dict[str, str]:
+    """Say by which a container is known again: where its folder lies in the store, and in those around that."""
+    return {
+        f"{STORE_LABEL}{identity}": str(folder.relative_to(base))
+        for identity, base in identities(store).items()
+        if folder.is_relative_to(base)
+    }
 
 
 class LogStream:

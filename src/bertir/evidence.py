@@ -66,8 +66,10 @@ def _rebuild(
     from bertir.reproduce import reproduce, requested
 
     request = requested(verified.external_parameters, given)
+    store = session.store()
     with (
-        session.store().temporary_folder() as folder,
+        store.in_use(),
+        store.temporary_folder() as folder,
         replace(session, environment={**session.environment, "BERTIR_STORE": str(folder / "store")}).builder(
             offline=bool(bundle), mirror=mirror
         ) as builder,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import StepError
-from bertir.outputs import FULL_BYTES, amount
+from bertir.outputs import FULL_BYTES
 from bertir.redact import printable
+from bertir.room import megabytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,15 +95,15 @@ def _cause(end: End, text: str, *, memory: int, scratch: int) -> tuple[str, str]
             "Give the engine's machine more memory, or stop what else runs there.",
         )
     if _NO_SPACE.search(text):
-        most = f"its /tmp, in memory, holds {amount(scratch)} at most, its /dev/shm less"
-        return f"no space was left for it: {most}; the disk of {end.disk} has {amount(end.free)} free", ""
+        most = f"its /tmp, in memory, holds {megabytes(scratch)} at most, its /dev/shm less"
+        return f"no space was left for it: {most}; the disk of {end.disk} has {megabytes(end.free)} free", ""
     return "", ""
 
 
 def disk_full(disk: Path, *, taken: int, free: int) -> tuple[str, str]:
     """Say that the disk of a step's output volume is full, and what to do about it."""
     return (
-        f"the disk of {disk} is full: the step wrote {amount(taken)} there, and {amount(free)} are free",
+        f"the disk of {disk} is full: the step wrote {megabytes(taken)} there, and {megabytes(free)} are free",
         "Free some room, or set BERTIR_STORE to a larger disk.",
     )
 

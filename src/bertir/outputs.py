@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bertir.errors import MissingOutputError, StepError
 from bertir.redact import printable
+from bertir.room import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def usage(volume: Path, most_bytes: int) -> Usage:
             if files > MOST_FILES:
                 fault = f"it left more than {MOST_FILES} files in its output volume, the limit"
             elif taken > most_bytes:
-                fault = f"it filled its output volume with more than {amount(most_bytes)}, the limit"
+                fault = f"it filled its output volume with more than {megabytes(most_bytes)}, the limit"
             if fault:
                 break
     except OSError as error:
@@ -71,16 +71,6 @@ def _entries(volume: str) -> Iterator[os.stat_result]:
                     yield entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, depth + 1))
-
-
-def free_bytes(volume: Path) -> int:
-    """Give the room on the volume's disk, as anybody has it (a part may be root's alone)."""
-    return shutil.disk_usage(volume).free
-
-
-def amount(size: int) -> str:
-    """Give a number of bytes as people say it."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"  # noqa: PLR2004
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # In the name of whatever is staged in a user's folder: what bertir didn't make there isn't bertir's to remove.
 MARK = ".bertir-"
+_RANDOM = re.compile(r"[a-z0-9_]{8}")
 
 
 @contextlib.contextmanager
@@ -72,20 +74,23 @@ def staged_file(parent: Path, prefix: str) -> Iterator[tuple[Path, int]]:
                 os.close(descriptor)
 
 
-def abandoned(parent: Path, prefix: str = "") -> list[Path]:
+def abandoned(parent: Path, prefix: str) -> list[Path]:
     """Give what is staged in `parent` under such a name and belongs to no living process."""
     try:
         with folder_lock(parent, alone=True):
             return [
-                path
-                for path in sorted(parent.iterdir())
-                if path.name.startswith(prefix) and is_abandoned(path)
+                path for path in sorted(parent.iterdir()) if _is_staged(path, prefix) and is_abandoned(path)
             ]
     except OSError:
         return []  # a folder that can't be read, or a file system that knows no locks
 
 
-def sweep(parent: Path, prefix: str = "") -> None:
+def _is_staged(path: Path, prefix: str) -> bool:
+    """Whether it has a name as `tempfile` gives: a user's own file may begin like one of ours."""
+    return path.name.startswith(prefix) and _RANDOM.fullmatch(path.name[len(prefix) :]) is not None
+
+
+def sweep(parent: Path, prefix: str) -> None:
     """Remove what killed processes left in `parent` under names that begin so."""
     for path in abandoned(parent, prefix):
         if path.is_dir() and not path.is_symlink():
@@ -105,10 +110,9 @@ def is_abandoned(path: Path) -> bool:
         return False  # another user's, or no folder or file: nothing that we staged
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(descriptor).st_uid == os.geteuid()  # another user's isn't ours, be we root
     except OSError:
         return False  # held; or nobody can tell
-    else:
-        return True
     finally:
         os.close(descriptor)
 

@@ -34,7 +34,7 @@ from bertir.staging import (
     sweep,
     sync_folder,
 )
-from bertir.store_folder import TAG, open_folder
+from bertir.store_folder import IDENTITY, TAG, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs")
+WORK = "work-"  # how folders in tmp/ are named
 LEASE = "use-"  # how files in tmp/ are named that say: this process uses the store
 
 
@@ -326,12 +327,12 @@ class Store:
         """A private folder on the store's own disk, removed at the end whatever happens."""
         with contextlib.ExitStack() as stack:
             with _as_store_error(self.root, "make a temporary folder"):
-                folder = stack.enter_context(staged_folder(self.root / "tmp", "work-"))
+                folder = stack.enter_context(staged_folder(self.root / "tmp", WORK))
             yield folder
 
     def abandoned(self) -> list[Path]:
         """Give the temporary folders of processes that were killed."""
-        return abandoned(self.root / "tmp")
+        return abandoned(self.root / "tmp", WORK)
 
     def is_abandoned(self, folder: Path) -> bool:
         """Whether a temporary folder belongs to no living process."""
@@ -339,7 +340,8 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed processes left: temporary folders, leases, files of locks that nobody holds."""
-        sweep(self.root / "tmp")
+        for prefix in (WORK, LEASE):
+            sweep(self.root / "tmp", prefix)
         for path in (self.root / "locks").iterdir():
             with contextlib.suppress(OSError), locked_if_free(path):
                 pass
@@ -358,13 +360,22 @@ class Store:
 
     def users(self) -> list[int]:
         """Give of each build that uses the store the moment at which it began, in nanoseconds of the store's disk."""
-        found = []
         with folder_lock(self.root / "tmp", alone=True):
-            for path in (self.root / "tmp").glob(f"{LEASE}*"):
-                with contextlib.suppress(FileNotFoundError):
-                    if not is_abandoned(path):
-                        found.append(path.stat().st_mtime_ns)
+            return self._leases()
+
+    def _leases(self) -> list[int]:
+        found = []
+        for path in (self.root / "tmp").glob(f"{LEASE}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if not is_abandoned(path):
+                    found.append(path.stat().st_mtime_ns)
         return found
+
+    def now(self) -> int:
+        """Give the moment by the clock that sets the times of files there, which is coarser than the system's; in nanoseconds."""
+        asking = _as_store_error(self.root, "ask its disk for the time")
+        with asking, staged_file(self.root / "tmp", WORK) as (path, _):
+            return path.stat().st_mtime_ns
 
     @contextlib.contextmanager
     def lock(
@@ -398,15 +409,22 @@ class Store:
         Raises:
             StoreError: a build is using it.
         """
-        with _as_store_error(self.root, "remove the store"):
-            if users := self.users():
+        with (
+            _as_store_error(self.root, "remove the store"),
+            folder_lock(self.root / "tmp", alone=True),  # whoever begins meanwhile waits, and finds nothing
+        ):
+            if users := self._leases():
                 raise StoreError(
                     f"{self.root} is in use by {len(users)} other process{'es' if len(users) > 1 else ''}",
                     advice="Wait until they have ended, then run it again.",
                 )
-            for name in FOLDERS:
-                removed(self.root / name)
-            (self.root / TAG).unlink()
+            if left := [name for name in FOLDERS if not removed(self.root / name)]:
+                raise StoreError(
+                    f"could not remove all of {', '.join(left)} in {self.root}: a step's user made folders there",
+                    advice="The next build that runs a step removes them; then run it again.",
+                )
+            for name in (TAG, IDENTITY):
+                (self.root / name).unlink(missing_ok=True)
             if not any(self.root.iterdir()) and not self.root.is_symlink():
                 self.root.rmdir()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
+from bertir.staging import staged_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +22,9 @@ TAG = "CACHEDIR.TAG"
 TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
 )
-_ELSEWHERE = "Set BERTIR_STORE to a folder that is empty, or that isn't there yet."
+# A random name of the store, which the labels of its containers have.
+IDENTITY = "identity"
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 def default_root(environment: Mapping[str, str]) -> Path:
@@ -56,17 +62,61 @@ def open_folder(root: Path, folders: Sequence[str]) -> None:
     """
     root.mkdir(parents=True, exist_ok=True, mode=0o700)  # a user's own weights are nobody else's to read
     _refuse_open(root)
-    if not (root / TAG).exists():
-        _refuse_foreign(root, folders)
+    if not _is_tagged(root):
+        # Whatever is in a store may be collected: what isn't empty, and isn't tagged by bertir, doesn't become one. An
+        # empty tag is of a process that was killed, or is at it; asked again, as another may have written it meanwhile.
+        if any(item.name != TAG or item.stat().st_size for item in root.iterdir()) and not _is_tagged(root):
+            raise ConfigurationError(
+                f"{root} is to be the store, and holds something else",
+                advice="Set BERTIR_STORE to a folder that is empty, or that isn't there yet.",
+            )
         (root / TAG).write_text(TAG_TEXT, encoding="ascii")
     for name in folders:
         folder = root / name
+        if folder.is_symlink():
+            raise ConfigurationError(
+                f"{folder} is a link", advice="Set BERTIR_STORE to a folder on that disk instead."
+            )
         folder.mkdir(exist_ok=True, mode=0o755)
         _refuse_open(folder)
+    if not (root / IDENTITY).exists():
+        _write_identity(root)
+
+
+def _is_tagged(root: Path) -> bool:
+    """Whether bertir made it a store: other programs' caches have a tag of that name too."""
+    try:
+        with (root / TAG).open(encoding="ascii", errors="replace") as file:
+            return file.read(len(TAG_TEXT) + 1) == TAG_TEXT
+    except FileNotFoundError:
+        return False
+
+
+def _write_identity(root: Path) -> None:
+    """Name the store, once: of several processes the first one's name stays."""
+    with staged_file(root / "tmp", "work-") as (path, descriptor):
+        os.write(descriptor, uuid.uuid4().hex.encode())
+        with contextlib.suppress(FileExistsError):
+            os.link(path, root / IDENTITY)
+
+
+def identities(root: Path) -> dict[str, Path]:
+    """Give the name of a store, and of each store that it lies in (a rebuild's does), with their folders.
+
+    By its name a store is known wherever it is mounted; a path may be another folder in another container.
+    """
+    found = {}
+    for folder in (root, *root.parents):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if _is_tagged(folder) and _NAME.fullmatch(
+                name := (folder / IDENTITY).read_text(encoding="ascii")
+            ):
+                found[name] = folder
+    return found
 
 
 def _refuse_open(folder: Path) -> None:
-    """Objects are opened by name, and are in part not hashed again: who may write here decides what is built."""
+    """Objects are hashed when they are used; records, downloads and work in progress are believed: no other may write here."""
     status = folder.stat()
     if status.st_uid != os.geteuid():
         raise ConfigurationError(
@@ -78,8 +128,3 @@ def _refuse_open(folder: Path) -> None:
             f"everybody may write to {folder}, and so decide what is built from it",
             advice=f"Run `chmod o-w {folder}` and, if somebody may have, `invoke clean --store`; or set BERTIR_STORE.",
         )
-
-
-def _refuse_foreign(root: Path, folders: Sequence[str]) -> None:
-    if any(item.name not in folders for item in root.iterdir()):
-        raise ConfigurationError(f"{root} is to be the store, and holds something else", advice=_ELSEWHERE)

@@ -15,7 +15,7 @@ from bertir.collect import DAY, Rules, collect
 from bertir.derivation import Derivation, Outcome, realise
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
-from bertir.store import Artifact, Blob, Record, Store
+from bertir.store import Artifact, Blob, Record, Store, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +115,30 @@ def test_what_is_used_between_a_collectors_look_and_its_deed_is_not_taken(
     assert store.path(blob.digest).exists()
 
 
+def test_nothing_is_stamped_before_a_moment_that_the_store_told(store: Store) -> None:
+    """By the clock of files, which is coarser than the system's: `time.time_ns()` is often after the next stamp."""
+    path = store.root / "logs" / "stamped"
+    for _ in range(2000):
+        now = store.now()
+        path.unlink(missing_ok=True)
+        path.touch()
+        assert path.stat().st_mtime_ns >= now
+
+
+def test_after_the_clock_was_set_back_nothing_is_taken_from_a_build_that_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Store(store.root)
+    with build.in_use():
+        blob = build.add_bytes(b"used")
+        before = store.now() - 3600 * 10**9
+        monkeypatch.setattr(Store, "now", lambda _: before)
+        os.utime(store.path(blob.digest), ns=(before - 1, before - 1))
+        with pytest.raises(StoreError, match="the clock was set back"):
+            collect(store, EVERYTHING)
+        assert store.path(blob.digest).exists()
+
+
 def test_a_download_in_progress_is_not_taken_and_an_old_one_is(store: Store) -> None:
     for name in ("a" * 64, "b" * 64):
         for suffix in (".part", ".json"):
@@ -122,7 +146,7 @@ def test_a_download_in_progress_is_not_taken_and_an_old_one_is(store: Store) -> 
             path.write_bytes(b"half")
             os.utime(path, (0, 0))
     with store.lock(f"fetch-{'a' * 64}"):
-        assert collect(store, Rules(older_than=DAY)).downloads == 1
+        assert collect(store, Rules(older_than=DAY)).downloads == 2
     assert sorted(path.name for path in (store.root / "downloads").iterdir()) == [
         f"{'a' * 64}.json",
         f"{'a' * 64}.part",

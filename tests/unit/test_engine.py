@@ -276,7 +276,7 @@ class Failure:
         Failure(b"\xff\xfe not text\n", 1, "not text"),
         Failure(b"", 1, "status 1; the kernel ended a process of it for want of memory", out_of_memory=True),
         Failure(b"bertir-step: no\n", 1, "no\n  the kernel ended a process of it", out_of_memory=True),
-        Failure(b"OSError: No space left on device\n", 1, "its /tmp, in memory, holds 2.1 GB at most"),
+        Failure(b"OSError: No space left on device\n", 1, "its /tmp, in memory, holds 2.15 GB at most"),
     ],
     ids=["said", "crashed", "out of memory", "killed", "no text", "child", "child, said", "no space"],
 )

@@ -12,7 +12,7 @@ import pytest
 from bertir.errors import ConfigurationError
 from bertir.staging import MARK, abandoned, is_abandoned, staged_file, staged_folder, sweep
 from bertir.store import FOLDERS, Store, StoreError
-from bertir.store_folder import TAG
+from bertir.store_folder import IDENTITY, TAG, identities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def test_what_a_killed_process_staged_beside_a_users_files_is_swept_and_nothing_
 ) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    for name in ("model.tar", ".model.tar.bertir", ".other.bertir-1", ".model.tar.swp"):
+    for name in ("model.tar", ".model.tar.bertir", ".other.bertir-1", ".model.tar.bertir-my-backup"):
         (place / name).touch()
     users = sorted(place.iterdir())
     prefix = f".model.tar{MARK}"
@@ -138,7 +138,7 @@ def test_sweeping_never_follows_a_link(tmp_path: Path) -> None:
     (tmp_path / "users" / "thesis").touch()
     place = tmp_path / "place"
     place.mkdir()
-    (place / ".x.bertir-1").symlink_to(tmp_path / "users")
+    (place / ".x.bertir-abcdefgh").symlink_to(tmp_path / "users")
     sweep(place, ".x.bertir-")
     assert (tmp_path / "users" / "thesis").exists()
 
@@ -148,6 +148,78 @@ def test_a_folder_with_something_else_in_it_does_not_become_the_store(tmp_path: 
     with pytest.raises(ConfigurationError, match="holds something else"):
         Store(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("names", "tag"),
+    [
+        (["tmp", "downloads"], None),
+        (["tmp", "logs", "target"], "Signature: 8a477f597d28d172789f06886806bc55\n# cargo's\n"),
+        (["objects"], ""),
+    ],
+    ids=["folders of such names", "another program's cache", "an empty tag"],
+)
+def test_another_programs_folder_does_not_become_the_store_whatever_its_folders_are_called(
+    tmp_path: Path, names: list[str], tag: str | None
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").touch()
+    if tag is not None:
+        (tmp_path / TAG).write_text(tag, encoding="ascii")
+    with pytest.raises(ConfigurationError, match="holds something else"):
+        Store(tmp_path)
+    assert all((tmp_path / name / "precious").exists() for name in names)
+
+
+def test_a_store_whose_maker_was_killed_before_it_was_tagged_is_made_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / TAG).touch()
+    Store(tmp_path).add_bytes(b"x")
+    assert (tmp_path / TAG).stat().st_size
+
+
+def test_what_somebody_else_put_into_the_stores_folders_is_not_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (store.root / "tmp" / "precious").mkdir()
+    (store.root / "tmp" / "work-in-progress.txt").touch()
+    store.sweep()
+    assert len(list((store.root / "tmp").iterdir())) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_another_user_staged_is_not_roots_to_remove(tmp_path: Path) -> None:
+    theirs = tmp_path / ".x.bertir-abcdefgh"
+    theirs.mkdir()
+    os.chown(theirs, 12345, -1)
+    sweep(tmp_path, ".x.bertir-")
+    assert theirs.exists()
+
+
+def test_a_store_has_a_name_of_its_own_and_knows_those_around_it(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    inner = Store(one.root / "tmp" / "work-x" / "store")
+    [name] = identities(one.root)
+    assert identities(Store(one.root).root) == {name: one.root}
+    assert name not in identities(other.root)
+    assert list(identities(inner.root).values()) == [inner.root, one.root]
+    assert name in identities(inner.root)
+
+
+def test_a_store_of_links_to_elsewhere_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (tmp_path / "elsewhere").mkdir()
+    (store.root / "objects").rmdir()
+    (store.root / "objects").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="objects is a link"):
+        Store(store.root)
+
+
+def test_a_store_in_which_a_rebuild_runs_is_not_cleared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.in_use(), store.temporary_folder() as folder:
+        with pytest.raises(StoreError, match="in use by 1"):
+            Store(store.root).clear()
+        assert folder.exists()
 
 
 def test_clearing_removes_what_is_the_stores_and_nothing_else(tmp_path: Path) -> None:
@@ -160,7 +232,7 @@ def test_clearing_removes_what_is_the_stores_and_nothing_else(tmp_path: Path) ->
     note.unlink()
     store.root.rmdir()
     other = Store(tmp_path / "store")
-    assert {path.name for path in other.root.iterdir()} == {*FOLDERS, TAG}
+    assert {path.name for path in other.root.iterdir()} == {*FOLDERS, TAG, IDENTITY}
     other.clear()
     assert not other.root.exists()
 
