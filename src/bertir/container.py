@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from bertir import emptying
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.failure import End, advised, disk_full, failure
-from bertir.outputs import FULL_BYTES, taken, usage
-from bertir.room import free_bytes
+from bertir.outputs import taken, usage
+from bertir.room import FULL_BYTES, free_bytes
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:

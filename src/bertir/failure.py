@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import StepError
-from bertir.outputs import FULL_BYTES
 from bertir.redact import printable
-from bertir.room import megabytes
+from bertir.room import FULL_BYTES, megabytes
 
 if TYPE_CHECKING:
     from pathlib import Path

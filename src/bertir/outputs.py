@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-# With less than this left, a disk counts as full: what a program holds back for its last write may not fill it to a byte.
-FULL_BYTES = 4 << 20
 MOST_FILES = 10_000
 MOST_DEPTH = 16
 NAMES_SHOWN = 10

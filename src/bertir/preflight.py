@@ -22,7 +22,7 @@ from bertir.estimate import ADVICE, Work, image_works, lies_in, peak, refusal, s
 from bertir.model import GoogleZip, encoder_parameters, find_model
 from bertir.progress import SILENT
 from bertir.report import META_GRAPH
-from bertir.room import existing, free_bytes
+from bertir.room import FULL_BYTES, existing, free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,11 +72,11 @@ def require_room(
 
 def _lacking(store: Store, output: Path, works: list[Work], published: int) -> NoRoomError | None:
     """Give the error of the disk that has not the room, if there is one."""
-    needed = peak(works)
+    needed = peak(works) + FULL_BYTES  # with less left, a step would be stopped
     place = existing(output)
     if same_disk(place, store.root):
         together = [*works, Work(name="the published folder", stays=published)]
-        needed = peak(together)
+        needed = peak(together) + FULL_BYTES
         if free_bytes(store.root) < needed:
             return refusal("build", store.root, together, needed, ADVICE)
         return None

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# With less than this left, a disk counts as full: what a program holds back for its last write may not fill it to a byte.
+FULL_BYTES = 4 << 20
 _FEW_FILES = 16
 
 
