@@ -1,7 +1,6 @@
-"""The container engine: find it, load an image, run one step. All use of docker-py is here.
+"""The container engine: find it, load an image, make and watch one container. All use of docker-py is here.
 
-A step's container has no network, a read-only root, no capabilities, no way to gain privileges, a user
-that isn't root, limits on memory and processes, its inputs mounted read-only and one writable folder, `/out`.
+What a step's container may and may not is decided here (`create`); how one is run to its end is in container.py.
 """
 
 from __future__ import annotations
