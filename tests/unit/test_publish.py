@@ -432,6 +432,9 @@ def test_someone_elses_ir_with_checksums_of_it_is_left_alone(
 
 def test_checksums_of_a_model_alone_are_not_bertirs(store: Store, folder: Path) -> None:
     publish(store, artifact(store, NEW), folder)
+    for name in ("bert_config.json", "vocab.txt"):
+        (folder / name).unlink()
+    assert is_ours(folder)
     (folder / SUMS).write_text(f"{'0' * 64}  model.bin\n{'0' * 64}  model.xml\n")
     assert not is_ours(folder)
 
