@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +27,16 @@ def clean(session: Session, *, output: str, store: bool, image: bool) -> str:
             builder.remove_image()
             removed.append(f"image {builder.lock.image_id.short}")
     for sums in sorted(Path(output).glob(f"*/*/{SUMS}")):
+        folder, around = sums.parent, sums.parent.parent
+        # What another process is about to publish is staged under such a name; what is published has none.
+        if folder.name.startswith(".") or around.name.startswith("."):
+            continue
         # A link may lead anywhere: only what lies in the folder itself is removed.
-        if is_ours(sums.parent) and not sums.parent.parent.is_symlink():
-            shutil.rmtree(sums.parent)
-            removed.append(str(sums.parent))
+        if is_ours(folder) and not around.is_symlink():
+            shutil.rmtree(folder)
+            removed.append(str(folder))
+            with contextlib.suppress(OSError):  # there is another build, or something of the user's
+                around.rmdir()
     if store:
         opened = session.store()
         opened.clear()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import json
 import os
+import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
+from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room
-from bertir.staging import MARK, staged_folder, sweep, sync_folder
+from bertir.small_file import read_small
+from bertir.staging import MARK, abandoned, staged_folder, sweep, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +30,11 @@ REPORT, PROVENANCE = "report.json", "provenance.json"
 VOLATILE = (REPORT, PROVENANCE)
 # What `invoke sign` writes beside them, by in-toto's name for files of envelopes; this one is one envelope.
 SIGNATURES = "provenance.intoto.jsonl"
-ALWAYS = ("model.xml", "model.bin")  # in whatever bertir publishes
 # What SHA256SUMS lists, and where the report tells it: of the IR, or of the checkpoint that it was made from.
 LISTED = {"bert_config.json": "checkpoint", "model.bin": "ir", "model.xml": "ir", "vocab.txt": "checkpoint"}
+_MOST_SUMS_BYTES = 1 << 16
+# Where renameat2 isn't, the old build's name in the staged folder, until the new one has its place.
+_OLD = "old"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -54,18 +61,20 @@ def checksums(artifact: Artifact) -> bytes:
 def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     """Copy an artifact's files and their SHA256SUMS to `folder`.
 
-    The old build stays until the new one is complete and takes its place in one rename.
+    The old build stays until the new one is complete and takes its place in one rename. What came out is looked at
+    once more before it is removed: what somebody put there meanwhile goes back to where it was.
 
     Raises:
         ConfigurationError: `folder` holds something that bertir did not publish; it is left alone.
         BertirError: the disk is full, or the place can't be written; nothing is left behind.
     """
     prefix = f".{folder.name}{MARK}"
+    _put_back(folder, prefix)
     sweep(folder.parent, prefix)
     if _is_published(artifact, folder):
         return Published(folder=folder, unchanged=True)
     try:
-        _refuse_foreign(folder)
+        _refuse_foreign(folder, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with staged_folder(folder.parent, prefix) as around:
             # In a folder of ours, so that what is to go stays marked as such when the old and the new one change places.
@@ -96,9 +105,9 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
     try:
         if {item.name for item in folder.iterdir()} - {SIGNATURES} != {*artifact.files, SUMS}:
             return False
-        if any((folder / name).is_symlink() for name in (*artifact.files, SUMS)):
-            return False
-        if (folder / SUMS).read_bytes() != checksums(artifact):
+        if not all(_is_file(folder / name) for name in (*artifact.files, SUMS)):
+            return False  # a pipe would be waited for, and a device read without end
+        if read_small(folder / SUMS, _MOST_SUMS_BYTES) != checksums(artifact):
             return False
         return all(Digest.of_file(folder / name) == blob.digest for name, blob in artifact.files.items())
     except OSError:
@@ -106,33 +115,69 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether `folder` holds what bertir published, and nothing else: its SHA256SUMS lists only what bertir publishes."""
+    """Whether bertir published what `folder` holds, be it damaged since, and nothing else lies there.
+
+    It is so if all of this is:
+    - its SHA256SUMS names exactly the four files that bertir always lists, whatever digests it tells; a stranger's IR
+      may have such a file too;
+    - provenance.json states a build of bertir's type, or report.json tells which bertir wrote it: one is enough, as
+      the other may be damaged or missing;
+    - nothing lies there but these files and signatures, and none of it is a folder. The model itself may be changed,
+      missing, or a link.
+    What isn't a regular file is not read.
+    """
     try:
-        if folder.is_symlink():
+        if folder.is_symlink() or not _is_file(folder / SUMS):
             return False
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        listed = {name for line in lines if (name := line.partition("  ")[2])}
-        if not {*ALWAYS} <= listed <= LISTED.keys():
+        lines = read_small(folder / SUMS, _MOST_SUMS_BYTES).decode().splitlines()
+        if {line.partition("  ")[2] for line in lines} != LISTED.keys():
             return False
         items = list(folder.iterdir())
         # Whoever writes SHA256SUMS may list their own: a folder is never ours, whatever it is called.
         if any(item.is_dir() and not item.is_symlink() for item in items):
             return False
-        return {item.name for item in items} <= {*listed, SUMS, *VOLATILE, SIGNATURES}
+        if not {item.name for item in items} <= {*LISTED, SUMS, *VOLATILE, SIGNATURES}:
+            return False
     except (OSError, UnicodeDecodeError):
+        return False
+    return _is_our_provenance(_json(folder / PROVENANCE)) or _is_our_report(_json(folder / REPORT))
+
+
+def _is_our_provenance(value: dict[str, Any]) -> bool:
+    try:
+        return bool(value["predicate"]["buildDefinition"]["buildType"] == BUILD_TYPE)
+    except (LookupError, TypeError):
         return False
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _is_our_report(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("bertir"), str)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Give a file's JSON object; an empty one of what isn't a regular file of our size, or isn't such JSON."""
+    try:
+        value = json.loads(read_small(path)) if _is_file(path) else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _refuse_foreign(found: Path, folder: Path) -> None:
+    """Raise if `found`, which lies or lay at `folder`, holds what isn't bertir's."""
     # A user's --output may be any folder: what bertir did not write there is not bertir's to remove.
     # Looked at once: another process may publish there meanwhile, and what it puts there is ours.
     try:
-        empty = not any(folder.iterdir())
+        empty = not any(found.iterdir())
     except FileNotFoundError:
-        empty = not folder.is_symlink()
+        empty = not found.is_symlink()
     except NotADirectoryError:
-        empty = not folder.exists()
-    if not empty and not is_ours(folder):
+        empty = not found.exists()
+    if not empty and not is_ours(found):
         raise ConfigurationError(
             f"{folder} exists, and holds something that bertir did not publish",
             advice="Choose another --output, or move it away.",
@@ -149,7 +194,11 @@ def _open_to_readers(staged: Path) -> None:
 
 
 def _put_in_place(staged: Path, folder: Path) -> None:
-    """Rename `staged` to `folder`; what was there is then beside where `staged` was, for the caller to remove."""
+    """Rename `staged` to `folder`; what was there is then beside where `staged` was, for the caller to remove.
+
+    Raises:
+        ConfigurationError: what was there isn't bertir's alone any more; it is there again.
+    """
     try:
         staged.rename(folder)
     except OSError as error:
@@ -157,12 +206,38 @@ def _put_in_place(staged: Path, folder: Path) -> None:
             raise
     else:
         return
-    # There is a folder: an older build's, or one that another process published a moment ago.
-    if not _exchange(staged, folder):
+    # There is a folder: an older build's, or one that another process published a moment ago. Somebody may have put
+    # a file into it since it was looked at. Only when it is out of the way nobody does that any more.
+    with held():
+        if _exchange(staged, folder):
+            try:
+                _refuse_foreign(staged, folder)
+            except BaseException:
+                if not _exchange(staged, folder):
+                    staged.rename(folder)  # there is no new one any more to change places with
+                raise
+            return
         # No renameat2 here: for a moment there is no folder, but never a half-written one.
-        with held():
-            folder.rename(staged.with_name("old"))
+        old = staged.with_name(_OLD)
+        folder.rename(old)
+        try:
+            _refuse_foreign(old, folder)
             staged.rename(folder)
+        except BaseException:
+            with contextlib.suppress(OSError):  # another process's new build is there
+                old.rename(folder)
+            raise
+
+
+def _put_back(folder: Path, prefix: str) -> None:
+    """Give `folder` the old build back that a process took away and was killed before the new one had its place."""
+    if os.path.lexists(folder):
+        return
+    for around in abandoned(folder.parent, prefix):
+        # Had the new one had its place, it would not be here any more, and the old one might be half removed.
+        if (around / folder.name).is_dir() and (around / _OLD).is_dir():
+            with contextlib.suppress(OSError):  # another process was faster
+                (around / _OLD).rename(folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -266,7 +266,13 @@ def test_a_quota_that_is_used_up_says_so(store: Store) -> None:
 
 
 def an_artifact(store: Store, data: bytes) -> Artifact:
-    contents = {"model.xml": b"<net/>", "model.bin": data, "vocab.txt": b"[PAD]\n"}
+    contents = {
+        "model.xml": b"<net/>",
+        "model.bin": data,
+        "bert_config.json": b"{}\n",
+        "vocab.txt": b"[PAD]\n",
+        "report.json": b'{"bertir": "0.1.0"}\n',
+    }
     return Artifact(files={name: store.add_bytes(content) for name, content in contents.items()})
 
 

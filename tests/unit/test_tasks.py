@@ -19,6 +19,7 @@ from google_zip import google_models, models_toml, small_files, write_zip
 from some_build import publish_some
 
 from bertir.digest import Digest
+from bertir.publish import LISTED
 from bertir.store import Store
 from bertir.upstream import load_upstream
 
@@ -717,9 +718,12 @@ def test_a_wrong_wheel_of_a_model_is_status_102(
 # clean
 
 
-def published(folder: Path, name: str = "model.xml") -> Path:
+def published(folder: Path, *names: str) -> Path:
+    """What bertir publishes, as far as it is told by; or somebody's own files of these names."""
     folder.mkdir(parents=True)
-    listed = [name, "model.bin"] if name == "model.xml" else [name]
+    listed = names or sorted(LISTED)
+    if not names:
+        (folder / "report.json").write_text('{"bertir": "0.1.0"}')
     for file in listed:
         (folder / file).write_bytes(b"x")
     sums = "".join(f"{Digest.of_bytes(b'x').hex}  {file}\n" for file in listed)
@@ -734,6 +738,7 @@ def test_clean_removes_what_was_published_and_keeps_the_rest(project: Project) -
     (dist / "tiny" / "notes" / "mine.txt").touch()
     ended = project.invoke("clean")
     assert ended.status == 0
+    assert ended.out.strip() == "removed: dist/tiny/reshapable-fp16"
     assert not ours.exists()
     assert (dist / "tiny" / "notes" / "mine.txt").exists()
     assert project.invoke("clean").out.strip() == "removed: nothing, there was nothing"
@@ -743,6 +748,40 @@ def test_clean_leaves_checksummed_folders_of_others_alone(project: Project, tmp_
     theirs = published(tmp_path / "mirror" / "12.0" / "iso-cd", "debian.iso")
     assert project.invoke("clean", "--output", str(tmp_path / "mirror")).status == 0
     assert (theirs / "debian.iso").exists()
+
+
+def test_clean_leaves_someone_elses_ir_alone(project: Project, tmp_path: Path) -> None:
+    theirs = [
+        published(tmp_path / "X" / "other" / "ir", "model.xml", "model.bin"),
+        published(tmp_path / "X" / "other" / "with-vocabulary", *LISTED),
+    ]
+    ended = project.invoke("clean", "--output", str(tmp_path / "X"))
+    assert ended.out.strip() == "removed: nothing, there was nothing"
+    assert all((folder / "model.bin").exists() for folder in theirs)
+
+
+def test_clean_removes_a_models_folder_with_the_last_build_in_it(project: Project) -> None:
+    dist = project.root / "dist"
+    builds = [published(dist / "tiny" / name) for name in ("reshapable-fp16", "reshapable-fp32")]
+    assert project.invoke("clean").status == 0
+    assert not any(folder.exists() for folder in builds)
+    assert not (dist / "tiny").exists()
+    assert dist.exists()
+
+
+@pytest.mark.parametrize("staged", [".v.bertir-abcd/v", "tiny/.v.bertir-abcd"])
+def test_clean_leaves_alone_what_is_staged(project: Project, staged: str) -> None:
+    folder = published(project.root / "dist" / staged)
+    assert project.invoke("clean").out.strip() == "removed: nothing, there was nothing"
+    assert (folder / "model.bin").exists()
+
+
+def test_clean_waits_for_no_pipe(project: Project) -> None:
+    folder = published(project.root / "dist" / "tiny" / "v")
+    (folder / "SHA256SUMS").unlink()
+    os.mkfifo(folder / "SHA256SUMS")
+    assert project.invoke("clean").status == 0
+    assert folder.exists()
 
 
 def test_clean_does_not_follow_a_link_out_of_the_folder(project: Project, tmp_path: Path) -> None:

@@ -397,7 +397,8 @@ def test_signatures_stay_as_long_as_nothing_else_changes(
 
 def test_whose_signatures_are_dropped_is_told(store: Store, tmp_path: Path) -> None:
     place = tmp_path / "dist" / "m" / "v"
-    files = {name: store.add_bytes(data) for name, data in FILES.items()}
+    told = {"report.json": b'{"bertir": "0.1.0"}'}
+    files = {name: store.add_bytes(data) for name, data in (FILES | told).items()}
     publish(store, Artifact(files=files), place)
     (place / "provenance.intoto.jsonl").write_bytes(b"x")
     assert not publish(store, Artifact(files=files), place).signatures_dropped
