@@ -161,7 +161,7 @@ def test_what_can_not_be_read_is_a_finding_and_the_rest_is_read(
 def test_a_record_that_can_not_be_read_is_a_finding(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     record = full.root / "records" / "freeze" / f"{KEY.hex}.json"
 
-    def read_record(path: Path) -> Record:
+    def read_record(_path: Path) -> Record:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(full, "read_record", read_record)
