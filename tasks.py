@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """End before anything is begun, or after all is done: `interruptions` takes over in between."""
+    os.write(2, b"interrupted\n" if number == signal.SIGINT else b"terminated\n")
+    os._exit(128 + number)
+
+
+# Before anything else is imported, which takes a moment in which Ctrl-C would end in a traceback.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) in (signal.SIG_DFL, signal.default_int_handler):  # not what is to be ignored
+        signal.signal(_number, _end_at_once)
+
 import contextlib
 import io
-import os
 import shlex
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -54,37 +67,59 @@ WHAT_HELP = {
 
 @contextlib.contextmanager
 def exit_statuses(format_: str = "text") -> Iterator[None]:
-    """The only place that turns errors into exit statuses."""
+    """With `tell`, the only place that turns errors into exit statuses."""
     as_json = format_ == "json"
-    _write_any_name()
+    _make_streams_fit()
     try:
         if format_ not in ("text", "json"):
             raise Exit(f"error: --format must be text or json, and is {format_!r}", 2)
         with interruptions():
             yield
-            sys.stdout.flush()
     except BertirError as error:
         if as_json:
-            print(error_json(error))
+            with contextlib.suppress(Exit):  # what failed first is what it ends with, and is told below
+                tell(error_json(error))
         raise Exit(error_text(error), error.exit_status) from error
     except Interrupted as error:
         raise Exit(str(error), error.exit_status) from error
+    except OSError as error:
+        # What no module foresaw: still no traceback, for a folder that may not be entered, say.
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise Exit(f"error: {where}{error.strerror or error}", 1) from error
+    except MemoryError as error:
+        raise Exit("error: there is not enough memory", 1) from error
+    except RecursionError as error:
+        raise Exit("error: something that was read is nested too deeply", 1) from error
+
+
+def tell(text: str) -> None:
+    """Print what a task gives.
+
+    Raises:
+        Exit: it can't be written.
+    """
+    try:
+        print(text, flush=True)
     except BrokenPipeError as error:
         # Whoever read the output has gone; Python would say so once more when it closes the stream.
         _forget_stdout()
         raise Exit(code=128 + signal.SIGPIPE) from error
     except OSError as error:
-        # What no module foresaw: still no traceback for a folder that may not be entered, or a full disk.
-        if error.filename is None:
-            _forget_stdout()
-        where = f"{error.filename}: " if error.filename is not None else "can't write the result: "
-        raise Exit(f"error: {where}{error.strerror}", 1) from error
+        _forget_stdout()
+        raise Exit(f"error: can't write the result: {error.strerror or error}", 1) from error
 
 
-def _write_any_name() -> None:
-    """Print what the streams' encoding lacks as numbers: a folder's name may be any bytes, and what was done is told."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def _make_streams_fit() -> None:
+    """Let every text be written: a stream may be closed (`>&-`), or have an encoding that lacks some characters.
+
+    A folder's name may be any bytes; what can't be encoded is told as numbers.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nothing = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lasts
+            setattr(sys, name, nothing)
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -158,7 +193,7 @@ def build_ir(
             batch,
             seq_len,
         )
-        print(
+        tell(
             commands.build_ir(
                 open_session(ROOT, os.environ),
                 request,
@@ -179,7 +214,7 @@ def build_ir(
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
     with exit_statuses(format_):
-        print(
+        tell(
             commands.image(
                 open_session(ROOT, os.environ), archive=archive, offline=offline, as_json=format_ == "json"
             )
@@ -208,7 +243,7 @@ def fetch(
 ) -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
     with exit_statuses(format_):
-        print(
+        tell(
             commands.fetch(
                 open_session(ROOT, os.environ),
                 model=model,
@@ -255,7 +290,7 @@ def verify(
         given = Given(
             checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, ""), task_data=task_data
         )
-        print(
+        tell(
             evidence.verify(
                 open_session(ROOT, os.environ),
                 folder,
@@ -281,7 +316,7 @@ def verify(
 def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
     """Sign a published folder's provenance. Example: `invoke sign dist/MODEL/VARIANT --key release.key`."""
     with exit_statuses(format_):
-        print(evidence.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
+        tell(evidence.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
 
 
 @task(
@@ -291,7 +326,7 @@ def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
 def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     """Make a key pair to sign with. Example: `invoke keygen --key release.key`."""
     with exit_statuses(format_):
-        print(evidence.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
+        tell(evidence.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
 
 
 @task(
@@ -307,7 +342,7 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
 def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, format_: str = "") -> None:
     """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
     with exit_statuses(format_ or "text"):
-        print(
+        tell(
             evidence.sbom(
                 open_session(ROOT, os.environ),
                 folder,
@@ -322,7 +357,7 @@ def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, 
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""
     with exit_statuses(format_):
-        print(commands.models(open_session(ROOT, os.environ), as_json=format_ == "json"))
+        tell(commands.models(open_session(ROOT, os.environ), as_json=format_ == "json"))
 
 
 @task(
@@ -336,9 +371,7 @@ def models(_: Context, format_: str = "text") -> None:
 def lock(_: Context, only: str = "", check: bool = False, format_: str = "text") -> None:
     """Resolve the locks anew, the only task that chooses versions. Example: `invoke lock --check`."""
     with exit_statuses(format_):
-        print(
-            commands.lock(open_session(ROOT, os.environ), only=only, check=check, as_json=format_ == "json")
-        )
+        tell(commands.lock(open_session(ROOT, os.environ), only=only, check=check, as_json=format_ == "json"))
 
 
 @task(
@@ -352,7 +385,7 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
     """Remove what was published. Example: `invoke clean --store --image`."""
     with exit_statuses():
-        print(housekeeping.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
+        tell(housekeeping.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
 
 
 @task(
@@ -369,7 +402,7 @@ def gc(
 ) -> None:
     """Remove what wasn't used for long from the store, and nothing that a running build uses. Example: `invoke gc --max-size 20G`."""
     with exit_statuses(format_):
-        print(
+        tell(
             housekeeping.gc(
                 open_session(ROOT, os.environ),
                 older_than=older_than,
@@ -394,7 +427,7 @@ def doctor(_: Context, store: bool = False, format_: str = "text") -> None:
             open_session(ROOT, os.environ), whole_store=store, as_json=format_ == "json"
         )
     with exit_statuses():  # the JSON tells the findings already
-        print(text)
+        tell(text)
         if error:
             raise error
 
@@ -453,7 +486,7 @@ def check(
             as_json=format_ == "json",
         )
     with exit_statuses():  # the JSON tells the error already
-        print(text)
+        tell(text)
         if error:
             raise error
 
@@ -462,7 +495,7 @@ def check(
 def engine(_: Context) -> None:
     """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does."""
     with exit_statuses():
-        print(commands.engine(open_session(ROOT, os.environ)))
+        tell(commands.engine(open_session(ROOT, os.environ)))
 
 
 @task
@@ -489,4 +522,4 @@ def audit(
     """List the known advisories about what is pinned, with their answers. Example: `invoke audit --format json`."""
     with exit_statuses("text" if format_ == "markdown" else format_):
         session = open_session(ROOT, os.environ)
-        print(evidence.audit(session, database=database, online=online, service=service, format_=format_))
+        tell(evidence.audit(session, database=database, online=online, service=service, format_=format_))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
-from bertir.locking import folder_lock
+from bertir.store import is_damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bertir.progress import Progress
     from bertir.store import Artifact, Store
+
+
+_FOLDER_NAME = re.compile("[0-9a-f]{2}")
+_NO_FILE = "it is no regular file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,23 +63,29 @@ def examine(store: Store, progress: Progress) -> Examined:
     """
     findings: list[Finding] = []
     with store.writing("examine the store"):
-        objects = _paths(store.root / "objects")
-        total = sum(size for _, size in objects)
-        progress.say("doctor", f"reading {len(objects)} objects, {total / 1e6:.0f} MB")
-        for path, _ in objects:
+        paths, strangers = _listed(store)
+        findings += strangers
+        total = sum(_size(path) for path in paths)
+        progress.say("doctor", f"reading {len(paths)} objects, {total / 1e6:.0f} MB")
+        for path in paths:
             findings += _object(store, path)
         records = [path for path, _ in _paths(store.root / "records")]
         incomplete = 0
         for path in records:
             try:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    findings.append(_removed(store, path, _NO_FILE))
+                    continue
                 incomplete += not _is_complete(store, store.read_record(path).artifact)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                findings.append(_removed(store, path, _unreadable(error)))
             except ValueError:
-                findings += _removed(store, path, "it is damaged")
+                findings.append(_removed(store, path, "it is damaged"))
         parts = [path for path, _ in _paths(store.root / "downloads") if path.suffix == ".part"]
     return Examined(
-        objects=len(objects),
+        objects=len(paths),
         bytes=total,
         records=len(records),
         incomplete=incomplete,
@@ -86,7 +97,25 @@ def examine(store: Store, progress: Progress) -> Examined:
 
 def _is_complete(store: Store, artifact: Artifact) -> bool:
     # Not by `has_all`, for which that would be a use: nothing would ever be old.
-    return all(store.path(blob.digest).exists() for blob in artifact.files.values())
+    return all(os.access(store.path(blob.digest), os.F_OK) for blob in artifact.files.values())
+
+
+def _listed(store: Store) -> tuple[list[Path], list[Finding]]:
+    """Give what lies where objects do, of whatever kind; and what lay where none does, removed."""
+    paths: list[Path] = []
+    findings: list[Finding] = []
+    for folder in sorted((store.root / "objects").iterdir()):
+        try:
+            if not stat.S_ISDIR(folder.lstat().st_mode) or not _FOLDER_NAME.fullmatch(folder.name):
+                findings.append(_removed(store, folder, "it is no folder of objects"))
+                continue
+            paths += sorted(folder.iterdir())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            wrong = f"what is in it can't be listed: {error.strerror or error}"
+            findings.append(Finding(path=_shown(store, folder), wrong=wrong, done="left as it is"))
+    return paths, findings
 
 
 def _object(store: Store, path: Path) -> Iterator[Finding]:
@@ -95,22 +124,38 @@ def _object(store: Store, path: Path) -> Iterator[Finding]:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            yield from _removed(store, path, "it is no regular file")
+            yield _removed(store, path, _NO_FILE)
             return
         found = Digest.of_file(path).hex
     except FileNotFoundError:
         return  # collected meanwhile
+    except OSError as error:
+        yield _removed(store, path, _unreadable(error))
+        return
     if found != name:
-        yield from _removed(store, path, f"its digest is {found}")
+        yield _removed(store, path, f"its digest is {found}")
     elif status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        path.chmod(0o444)
-        yield Finding(path=_shown(store, path), wrong="it could be written to", done="made read-only")
+        done = "made read-only"
+        try:
+            path.chmod(0o444)
+        except OSError as error:
+            done = f"could not be made read-only: {error.strerror}"
+        yield Finding(path=_shown(store, path), wrong="it could be written to", done=done)
 
 
-def _removed(store: Store, path: Path, wrong: str) -> Iterator[Finding]:
-    with folder_lock(store.root / "objects", alone=True):
-        path.unlink(missing_ok=True)
-    yield Finding(path=_shown(store, path), wrong=wrong)
+def _unreadable(error: OSError) -> str:
+    if not is_damage(error):
+        raise error
+    return f"it can't be read: {error.strerror or error}"
+
+
+def _removed(store: Store, path: Path, wrong: str) -> Finding:
+    done = "removed"
+    try:
+        store.discard(path)
+    except OSError as error:  # what else is damaged is worth knowing all the same
+        done = f"could not be removed: {error.strerror}"
+    return Finding(path=_shown(store, path), wrong=wrong, done=done)
 
 
 def _shown(store: Store, path: Path) -> str:
@@ -128,8 +173,12 @@ def _paths(folder: Path) -> list[tuple[Path, int]]:
         links = [name for name in folders if (Path(where) / name).is_symlink()]
         for name in (*names, *links):
             path = Path(where) / name
-            try:
-                found.append((path, path.lstat().st_size))
-            except FileNotFoundError:
-                continue
+            found.append((path, _size(path)))
     return sorted(found)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # collected meanwhile, or damaged, which is seen when it is read
+        return 0

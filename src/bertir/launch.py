@@ -16,6 +16,7 @@ from bertir import errors
 from bertir.compare import Difference, Stage, first_difference, published_stage
 from bertir.digest import Digest
 from bertir.errors import BertirError
+from bertir.interruption import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,20 +97,27 @@ def _child(order: Order, conditions: Conditions, place: Place) -> Iterator[Itera
     changes |= {"BERTIR_STORE": str(place.store), "PYTHONPATH": str(place.checkout / "src")}
     unset = {name for name, value in changes.items() if not value}
     environment = {name: value for name, value in {**os.environ, **changes}.items() if name not in unset}
-    process = subprocess.Popen(
-        [*conditions.wrapper, sys.executable, "-m", "bertir.rebuild"],
-        cwd=place.checkout,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        with held():  # a signal in between would leave a process that nobody ends
+            process = subprocess.Popen(
+                [*conditions.wrapper, sys.executable, "-m", "bertir.rebuild"],
+                cwd=place.checkout,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+            )
+            stack.callback(_end, process)
         with contextlib.suppress(BrokenPipeError), cast("IO[str]", process.stdin) as file:
             json.dump(order.to_json(), file)
         yield (json.loads(line) for line in cast("IO[str]", process.stdout))
-    finally:
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with held():
+        with contextlib.suppress(BrokenPipeError):
+            cast("IO[str]", process.stdin).close()
         process.terminate()
         try:
             process.wait(SECONDS_TO_END)

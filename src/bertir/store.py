@@ -15,9 +15,11 @@ What isn't used for long is collected by `invoke gc` (collect.py), which takes n
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +94,11 @@ class LostObjectError(StoreError):
         self.digest = digest
 
 
+def is_damage(error: OSError) -> bool:
+    """Whether it is the file's fault that it couldn't be read, and not that this process has no descriptor or memory left."""
+    return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 class Store:
     """A folder of objects and records. Opening it makes the folder; nothing else is read or kept.
 
@@ -123,20 +130,50 @@ class Store:
         return None if size is None else Blob(digest=digest, size=size)
 
     def _use(self, path: Path) -> int | None:
-        """Give a file's size, if it is there; and make this moment that of its last use, as a collector will see it."""
+        """Give a file's size, if it is there; and make this moment that of its last use, as a collector will see it.
+
+        What is no file is removed: nothing could be stored in its place.
+        """
         try:
-            status = path.stat()
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                with _as_store_error(self.root, f"remove {path}, which is no file,"):
+                    self.discard(path)
+                return None
             if self._used_since is not None and status.st_mtime_ns >= self._used_since:
                 return status.st_size  # said already in this build
             with folder_lock(
                 self.root / "objects", alone=False
             ):  # not between a collector's look and its deed
                 size = path.stat().st_size
-                with contextlib.suppress(PermissionError):  # another user's object, in a rebuild's store
+                try:
                     os.utime(path)
+                except OSError as error:
+                    # Another user's object, in a rebuild's store; or a disk that can only be read, so not collected.
+                    if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
+                        raise
                 return size
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            with _as_store_error(self.root, f"remove {path.parent}, which is no folder,"):
+                self.discard(path.parent)
+            return None
+
+    def discard(self, path: Path) -> None:
+        """Remove what lies at an object's or a record's place, whatever it is.
+
+        Raises:
+            OSError: it can't be removed.
+        """
+        with (
+            folder_lock(self.root / "objects", alone=True),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        ):
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                path.unlink()
+            elif not removed(path):
+                path.rmdir()  # says why it can't be
 
     def add(
         self,
@@ -214,23 +251,42 @@ class Store:
         with self._present(blob, what):
             found = Digest.of_file(path)
         if found != blob.digest:
-            raise self._damaged(blob, found, what)
+            raise self._other_bytes(blob, found, what)
         return path
 
     @contextlib.contextmanager
     def _present(self, blob: Blob, what: str) -> Iterator[None]:
+        """Within it, an object is read: what keeps it from being read is damage to it."""
         try:
+            if not stat.S_ISREG(self.path(blob.digest).lstat().st_mode):  # reading a pipe would wait for ever
+                raise self._damaged(blob, f"what the store held for {what} is no file")
             yield
         except FileNotFoundError as error:
             raise LostObjectError(f"the store no longer holds {what}", blob.digest) from error
+        except OSError as error:
+            if not is_damage(error):
+                raise StoreError(f"could not read {what} in the store: {error.strerror}") from error
+            raise self._damaged(
+                blob, f"{what} can't be read in the store ({error.strerror or error})"
+            ) from error
 
-    def _damaged(self, blob: Blob, found: Digest, what: str) -> StoreError:
-        self.path(blob.digest).unlink(missing_ok=True)
-        return LostObjectError(
-            f"the store held other bytes for {what} than it should, and the damaged object was removed"
+    def _other_bytes(self, blob: Blob, found: Digest, what: str) -> StoreError:
+        return self._damaged(
+            blob,
+            f"the store held other bytes for {what} than it should",
             f"\n  expected {blob.digest}\n  found    {found}",
-            blob.digest,
         )
+
+    def _damaged(self, blob: Blob, wrong: str, details: str = "") -> StoreError:
+        path = self.path(blob.digest)
+        try:
+            self.discard(path)
+        except OSError as error:
+            return StoreError(
+                f"{wrong}, and the damaged object {path} could not be removed: {error.strerror}{details}",
+                advice="Remove it, then run the same command again; or set BERTIR_STORE to another disk.",
+            )
+        return LostObjectError(f"{wrong}, and the damaged object was removed{details}", blob.digest)
 
     def read(self, blob: Blob, *, what: str) -> Iterator[bytes]:
         """Stream an object, hashing it on the way.
@@ -244,7 +300,7 @@ class Store:
                 found.update(chunk)
                 yield chunk
         if found.hexdigest() != blob.digest.hex:
-            raise self._damaged(blob, Digest(found.hexdigest()), what)
+            raise self._other_bytes(blob, Digest(found.hexdigest()), what)
 
     def copy_out(self, blob: Blob, target: Path, *, what: str) -> None:
         """Copy an object to a new file outside, checking its bytes on the way.
@@ -421,6 +477,9 @@ def _as_store_error(
     except OSError as error:
         size, at_least = needed() if needed else (0, False)
         if said := no_room(error, root, size, at_least=at_least):
+            if error.errno == errno.EROFS:
+                advice = "Set BERTIR_STORE to a folder on a disk that you may write."
+                raise StoreError(f"could not {doing}: {said}", advice=advice) from error
             raise StoreError(
                 f"could not {doing}: {said}",
                 advice="Free some room (`invoke gc` removes what wasn't used for long, `invoke clean --store` everything),"

@@ -25,7 +25,7 @@ def default_root(environment: Mapping[str, str]) -> Path:
     """`BERTIR_STORE`, else `bertir` under the user's cache directory (XDG base directories).
 
     Raises:
-        ConfigurationError: `BERTIR_STORE` is relative, or there is no home directory.
+        ConfigurationError: `BERTIR_STORE` is relative or not in UTF-8, or there is no home directory.
     """
     chosen = environment.get("BERTIR_STORE", "")
     if chosen:
@@ -34,17 +34,35 @@ def default_root(environment: Mapping[str, str]) -> Path:
                 f"BERTIR_STORE must be an absolute path, and is {chosen!r}",
                 advice="For example: export BERTIR_STORE=/var/cache/bertir",
             )
-        return Path(chosen)
+        return _resolved(Path(chosen))
     cache = environment.get("XDG_CACHE_HOME", "")
     if cache and Path(cache).is_absolute():  # the XDG specification: a relative one is to be ignored
-        return Path(cache) / "bertir"
+        return _resolved(Path(cache) / "bertir")
     home = environment.get("HOME", "")
     if not home:
         raise ConfigurationError(
             "no place for the store: neither BERTIR_STORE nor HOME is set",
             advice="For example: export BERTIR_STORE=/var/cache/bertir",
         )
-    return Path(home) / ".cache" / "bertir"
+    return _resolved(Path(home) / ".cache" / "bertir")
+
+
+def _resolved(root: Path) -> Path:
+    """Give the one name of a folder: by it containers are labelled, whichever link leads there."""
+    try:
+        resolved = root.resolve()
+        str(resolved).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"the store's folder must have a name in UTF-8, and is {os.fsencode(root)!r}",
+            advice="A container engine takes no other. For example: export BERTIR_STORE=/var/cache/bertir",
+        ) from None
+    except RuntimeError:  # so says pathlib
+        raise ConfigurationError(
+            f"the store's folder is a link that leads to itself: {root}",
+            advice="For example: export BERTIR_STORE=/var/cache/bertir",
+        ) from None
+    return resolved
 
 
 def open_folder(root: Path, folders: Sequence[str]) -> None:

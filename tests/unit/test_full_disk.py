@@ -246,8 +246,16 @@ def test_a_store_that_can_only_be_read_says_so(disk: SmallDisk, full: Store, wor
     with pytest.raises(StoreError, match=r"could not .*: the disk of .* can only be read") as raised:
         deed()
     assert "BERTIR_STORE" in raised.value.advice
+    assert "room" not in raised.value.advice
     disk.set("rw")
     assert_clean(full)
+
+
+def test_in_a_store_that_can_only_be_read_things_are_found(disk: SmallDisk, full: Store) -> None:
+    blob = full.add_bytes(b"x")
+    disk.set("ro")
+    assert Store(full.root).find(blob.digest) == blob
+    assert full.checked(blob, what="x").read_bytes() == b"x"
 
 
 def test_a_quota_that_is_used_up_says_so(store: Store) -> None:

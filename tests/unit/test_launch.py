@@ -6,12 +6,13 @@ The process is real; the checkout that it runs in has a `bertir.rebuild` of the 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from bertir.compare import Stage
 from bertir.digest import Digest
 from bertir.errors import BertirError, DigestMismatchError, EngineError, StepError
+from bertir.interruption import SIGNALS, Interrupted, interruptions
 from bertir.launch import Rebuilt, launch
 from bertir.local_checkpoint import Options
 from bertir.prepare import Place
@@ -163,6 +165,33 @@ def test_a_rebuild_ends_when_whoever_asked_for_it_is_killed(tmp_path: Path) -> N
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_a_signal_at_the_moment_at_which_a_rebuild_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(start(*arguments, **options))
+        signal.raise_signal(signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr("bertir.launch.subprocess.Popen", popen)
+    place = place_of(tmp_path, "time.sleep(600)")
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.raises(Interrupted), interruptions():
+            launch(ORDER, Conditions(), place, None)
+        [child] = started
+        assert child.poll() == -signal.SIGTERM
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for child in started:
+            child.kill()
+            child.wait()
 
 
 def running(pid: int) -> bool:

@@ -368,6 +368,29 @@ def test_no_place_for_the_store_is_a_configuration_error(environment: dict[str, 
         default_root(environment)
 
 
+@pytest.mark.parametrize("variable", ["BERTIR_STORE", "XDG_CACHE_HOME", "HOME"])
+def test_a_store_whose_name_is_not_utf8_is_refused(tmp_path: Path, variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"UTF-8, and is b'.*st\\xffore") as raised:
+        default_root({variable: os.fsdecode(bytes(tmp_path) + b"/st\xffore")})
+    assert raised.value.exit_status == 2
+    (tmp_path / "link").symlink_to(os.fsdecode(b"st\xffore"))
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        default_root({variable: str(tmp_path / "link")})
+
+
+def test_one_store_has_one_name(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to("store")
+    for name in ("store", "link", "link/../store"):
+        assert default_root({"BERTIR_STORE": str(tmp_path / name)}) == (tmp_path / "store").resolve()
+
+
+def test_a_store_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(ConfigurationError, match="a link that leads to itself"):
+        default_root({"BERTIR_STORE": str(tmp_path / "link")})
+
+
 def test_who_waits_for_a_moment_only_is_told_nothing(store: Store) -> None:
     told: list[str] = []
     held = threading.Event()

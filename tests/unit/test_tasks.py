@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from file_server import FileServer, serve_files
 from google_zip import google_models, models_toml, small_files, write_zip
+from small_disk import small_disk
 from some_build import publish_some
 
 from bertir.digest import Digest
@@ -866,6 +867,111 @@ def test_a_reader_that_goes_away_is_no_crash(project: Project) -> None:
         process.stdout.close()
         errors = process.stderr.read()
     assert "Traceback" not in errors
+
+
+def shell(project: Project, command: str) -> Ended:
+    run = subprocess.run(
+        ["bash", "-c", f'invoke() {{ "{sys.executable}" -m invoke "$@"; }}; set -o pipefail; {command}'],
+        cwd=project.root,
+        env=project.environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in run.stderr, run.stderr
+    assert "Error:" not in run.stderr, run.stderr
+    return Ended(run.returncode, run.stdout, run.stderr)
+
+
+@pytest.mark.parametrize("where", [">/dev/full", "| true", ">&-"])
+def test_an_error_whose_json_can_not_be_written_is_told_with_its_own_status(
+    project: Project, where: str
+) -> None:
+    ended = shell(project, f"invoke gc --format json --older-than x {where}")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.startswith("error: --older-than")
+
+
+@pytest.mark.parametrize("where", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_crash(project: Project, where: str) -> None:
+    ended = shell(project, f"invoke gc --older-than 30d {where}")
+    assert (ended.status, ended.err) == (0, "")
+    assert shell(project, f"invoke gc --older-than x {where}").status == 2
+    assert shell(project, f"invoke engine {where}").status == 6
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_tasks_are_loaded_ends_with_one_line(
+    project: Project, number: signal.Signals, status: int
+) -> None:
+    # What tasks.py imports first of all: it waits there for the signal.
+    (project.root / "src" / "bertir" / "__init__.py").write_text(
+        "import time\nprint('loading', flush=True)\ntime.sleep(60)\n", encoding="ascii"
+    )
+    with subprocess.Popen(
+        project.command("models"),
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert errors == ("interrupted\n" if number == signal.SIGINT else "terminated\n")
+
+
+def test_what_is_to_be_ignored_is_while_the_tasks_are_loaded_too(project: Project) -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import tasks;"
+        " print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN,"
+        " signal.getsignal(signal.SIGTERM) is tasks._end_at_once)"
+    )
+    assert project.python(program) == "True True"
+
+
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        ("raise MemoryError", "error: there is not enough memory"),
+        ("f = lambda: f(); f()", "error: something that was read is nested too deeply"),
+        ("raise OSError(5, 'Input/output error')", "error: Input/output error"),
+        ("raise BrokenPipeError(32, 'Broken pipe')", "error: Broken pipe"),
+        ("open('/nonexistent')", "error: /nonexistent: No such file or directory"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_message_too(project: Project, failing: str, message: str) -> None:
+    program = (
+        "import tasks\ntry:\n    with tasks.exit_statuses():\n"
+        f"        {failing}\nexcept tasks.Exit as end: print(end.code, end.message)"
+    )
+    assert project.python(program) == f"1 {message}"
+
+
+def test_a_store_that_is_not_named_in_utf8_is_status_2(project: Project) -> None:
+    ended = project.invoke("models", BERTIR_STORE=f"{project.home}/st\udcffore")
+    assert (ended.status, ended.out) == (2, "")
+    assert "must have a name in UTF-8" in ended.err
+
+
+def test_of_a_store_that_can_only_be_read_the_models_are_listed(project: Project, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=4m,mode=755") as disk:
+        root = disk.path / "store"
+        fetched = json.loads(project.invoke("models", "--format", "json").out)
+        store = Store(root)
+        store.add_bytes(b"x")
+        disk.set("ro")
+        ended = project.invoke("models", "--format", "json", BERTIR_STORE=str(root))
+        assert (ended.status, json.loads(ended.out)) == (0, fetched)
+        ended = project.invoke("doctor", BERTIR_STORE=str(root))
+        assert ended.status == 1
+        assert ended.err.count("error: ") == 1
+        assert "can only be read" in ended.err
+        assert "room" not in ended.err
 
 
 def test_a_locale_without_utf8_is_no_crash(project: Project) -> None:
