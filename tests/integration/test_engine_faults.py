@@ -79,8 +79,8 @@ def test_a_daemon_that_dies_is_told_at_once_and_the_next_run_clears_up_and_goes_
 
     def die() -> None:
         nonlocal died
+        died = time.monotonic()  # before: what it ends may be told before `kill` is back
         bench.daemon.kill()
-        died = time.monotonic()
 
     with bench.builder(root) as first:
         killer = in_a_moment(die, at_it(root))
