@@ -201,8 +201,7 @@ def test_a_fine_tuned_checkpoint_gives_the_probabilities_that_run_classifier_pre
     )
     found = np.array(json.loads(read_bytes(builder, ran.artifact["probabilities.json"])))
     assert expected.shape == found.shape == (len(pairs()), 2)
-    # A classifier that tells rows apart, by far more than what is allowed below.
-    assert np.ptp(expected[:, 0]) > 1e-3
+    assert np.ptp(expected[:, 0]) > 0.1  # a classifier that tells rows apart
     assert np.abs(expected - found).max() < 1e-6
 
 
