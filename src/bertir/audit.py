@@ -7,7 +7,6 @@ database, of which day, and what that named; `invoke audit --database` writes it
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,10 @@ from bertir.errors import ConfigurationError, VerificationError
 from bertir.lock import read_lock
 from bertir.redact import printable
 from bertir.requirements import parse_requirements
+from bertir.small_file import read_small
+from bertir.toml_text import read_toml
 from bertir.versions import is_in, normalised_name, specifier
+from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -135,11 +137,8 @@ def examine(root: Path, database: Database) -> None:
         indent=1,
         sort_keys=True,
     )
-    path = root / EXAMINED
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"can't write {path}: {error.strerror}") from error
+    with whole_file(root / EXAMINED, ConfigurationError) as file:
+        file.write(text.encode() + b"\n")
 
 
 def load_pins(root: Path) -> Pins:
@@ -160,7 +159,7 @@ def load_examined(root: Path) -> Examined:
     """
     path = root / EXAMINED
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_small(path))
         database = data["database"]
         return Examined(
             name=str(database["name"]),
@@ -185,7 +184,7 @@ def load_advisories(root: Path) -> tuple[Advisory, ...]:
     """
     path = root / ADVISORIES
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))["advisory"]
+        entries = read_toml(path)["advisory"]
         advisories = tuple(_advisory(entry) for entry in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"can't read {path}: {error!r}") from error

@@ -17,7 +17,7 @@ from bertir import __version__, emptying
 from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, read_chunks, tree_digest
-from bertir.errors import EngineError
+from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
@@ -161,9 +161,8 @@ class Builder:
     def reap(self) -> None:
         """Remove what killed builds left: their containers first, as one that runs on may still write to its volume."""
         if self.store.abandoned():
-            with contextlib.suppress(
-                EngineError
-            ):  # without an engine none of its containers runs, or none can be asked
+            # Without an engine none of its containers runs, or none can be asked; a lock may be what is to be made anew.
+            with contextlib.suppress(BertirError):
                 image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
                 if image is not None:
                     self._clear_leftovers(image)
@@ -223,12 +222,12 @@ class Builder:
 
     def _clear_leftovers(self, image: str) -> None:
         """Remove what killed builds left that this user may not: folders that a step's user made."""
-        from bertir.container import empty
+        from bertir.container import VOLUME, empty
 
-        for volume in self.store.root.glob("tmp/*/out"):
-            if self.store.is_abandoned(volume.parent):
-                empty(self.engine, image, volume)
-                emptying.removed(volume.parent)
+        for folder in self.store.abandoned():
+            if (folder / VOLUME).is_dir():
+                empty(self.engine, image, folder / VOLUME)
+                emptying.removed(folder)
 
     def _run_in(self, step: ContainerStep, image: str) -> Outcome:
         from bertir.container import Command

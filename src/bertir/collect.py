@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bertir.emptying import remove
 from bertir.locking import folder_lock, locked_if_free
 from bertir.store import StoreError
 
@@ -88,16 +89,16 @@ def collect(store: Store, rules: Rules) -> Collected:
     everything = sorted(_items(store), key=lambda item: item.used_ns)
     chosen = _chosen(everything, rules, now)
     free = [item for item in chosen if item.used_ns < unused_before]
-    removed = free if rules.dry_run else [item for item in free if _remove(store, item, unused_before)]
-    gone = {item.path for item in removed}
+    gone = free if rules.dry_run else [item for item in free if _remove(store, item, unused_before)]
+    paths = {item.path for item in gone}
     return Collected(
-        objects=_count(store, "objects", removed),
-        records=_count(store, "records", removed),
-        downloads=_count(store, "downloads", removed),
-        logs=_count(store, "logs", removed),
-        bytes=sum(item.size for item in removed),
-        kept=sum(item.size for item in everything if item.path not in gone),
-        in_use=sum(item.size for item in chosen if item.path not in gone),
+        objects=_count(store, "objects", gone),
+        records=_count(store, "records", gone),
+        downloads=_count(store, "downloads", gone),
+        logs=_count(store, "logs", gone),
+        bytes=sum(item.size for item in gone),
+        kept=sum(item.size for item in everything if item.path not in paths),
+        in_use=sum(item.size for item in chosen if item.path not in paths),
         users=len(users),
         dry_run=rules.dry_run,
     )
@@ -138,9 +139,9 @@ def _remove(store: Store, item: Item, unused_before: int) -> bool:
         try:
             if item.path.lstat().st_mtime_ns >= unused_before:
                 return False
-            item.path.unlink()
         except FileNotFoundError:
             return False
+        remove(item.path)
         return True
 
 

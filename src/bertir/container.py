@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from bertir.engine import Engine, LogStream
 
+VOLUME = "out"  # the output volume's folder, in the caller's own
 LOG_BYTES = 16 << 20
 # The engine is asked how a step is doing at first after the one, in the end each other of these.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
@@ -86,7 +87,7 @@ def run_step(engine: Engine, image: str, command: Command, scratch: Path) -> Ite
     """
     # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
     # inside a folder that only the invoking user may enter.
-    volume = scratch / "out"
+    volume = scratch / VOLUME
     volume.mkdir()
     volume.chmod(0o777)
     log = scratch / "log"

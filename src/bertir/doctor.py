@@ -73,9 +73,6 @@ def examine(store: Store, progress: Progress) -> Examined:
         incomplete = 0
         for path in records:
             try:
-                if not stat.S_ISREG(path.lstat().st_mode):
-                    findings.append(_removed(store, path, _NO_FILE))
-                    continue
                 incomplete += not _is_complete(store, store.read_record(path).artifact)
             except FileNotFoundError:
                 continue

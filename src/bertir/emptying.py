@@ -35,12 +35,28 @@ def emptied(folder: str) -> bool:
     return True
 
 
-def removed(folder: Path) -> bool:
-    """Remove a folder and everything in it, as far as this user may; give whether it is gone."""
+def removed(path: Path) -> bool:
+    """Remove a file, a link, or a folder and everything in it, as far as this user may; give whether it is gone."""
     with contextlib.suppress(OSError):
-        emptied(str(folder))
-        folder.rmdir()
-    return not folder.exists()
+        if stat.S_ISDIR(path.lstat().st_mode):
+            emptied(str(path))
+            path.rmdir()
+        else:
+            path.unlink()
+    return not os.path.lexists(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder and everything in it.
+
+    Raises:
+        OSError: it is still there, and why.
+    """
+    if not removed(path):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 def _unlinked(name: str, within: int) -> bool:

@@ -113,20 +113,22 @@ class Engine:
         """
         if not str(self._client.api.base_url).startswith("http+docker"):  # not by a Unix socket
             return None
-        with _as_engine_error("ask the engine where it keeps images"):
-            told = self._client.info()
-        folder = Path(told.get("DockerRootDir") or "/nonexistent")
-        return folder if told.get("Driver") == "overlay2" and folder.is_dir() else None
+        folder = Path(self._info.get("DockerRootDir") or "/nonexistent")
+        return folder if self._info.get("Driver") == "overlay2" and folder.is_dir() else None
 
     @cached_property
+    def _info(self) -> Mapping[str, Any]:
+        with _as_engine_error("ask the engine what it can do"):
+            told: Mapping[str, Any] = self._client.info()
+        return told
+
+    @property
     def not_limited(self) -> tuple[str, ...]:
         """What the engine can't limit: it would take such a limit, and discard it without an error.
 
         So it is with cgroup v2 without its controllers, with a kernel that lacks some, and without root.
         """
-        with _as_engine_error("ask the engine what it can limit"):
-            info = self._client.info()
-        return tuple(words for name, words in _CAN_LIMIT.items() if info.get(name) is False)
+        return tuple(words for name, words in _CAN_LIMIT.items() if self._info.get(name) is False)
 
     def require_architecture(self, architecture: str) -> None:
         """Refuse an engine that would have to emulate the image's processor.
@@ -192,17 +194,17 @@ class Engine:
         Args:
             is_abandoned: tells of an output volume's folder whether no living process holds it.
         """
-        removed = 0
-        for identity, folder in identities(self.folder).items():
-            if folder != self.folder:
-                continue
-            label = f"{STORE_LABEL}{identity}"
-            with _as_engine_error("look for containers left behind"):
-                ours: dict[str, str | list[str] | bool] = {"label": label}
-                for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True):
-                    if is_abandoned(folder / container.labels[label]):
-                        removed += self._removed(container)
-        return removed
+        names = {folder: name for name, folder in identities(self.folder).items()}
+        if self.folder not in names:  # no store of bertir's
+            return 0
+        label = f"{STORE_LABEL}{names[self.folder]}"
+        ours: dict[str, str | list[str] | bool] = {"label": label}
+        with _as_engine_error("look for containers left behind"):
+            return sum(
+                self._removed(container)
+                for container in self._client.containers.list(all=True, filters=ours, ignore_removed=True)
+                if is_abandoned(self.folder / container.labels[label])
+            )
 
     def _removed(self, container: Container) -> bool:
         try:

@@ -14,6 +14,7 @@ from bertir.collect import DEFAULT_AGE, Rules, collect
 from bertir.doctor import examine, store_files
 from bertir.errors import EngineError
 from bertir.publish import SUMS, is_ours
+from bertir.room import free_bytes
 from bertir.store import StoreError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _surroundings(session: Session) -> dict[str, Any]:
         return {
             "store": str(store.root),
             "store_bytes": sum(size for _, size in store_files(store)),
-            "store_free_bytes": shutil.disk_usage(store.root).free,
+            "store_free_bytes": free_bytes(store.root),
             "other_builds": len(store.users()) - 1,  # not this one
             "engine": engine,
             "image": str(builder.lock.image_id),

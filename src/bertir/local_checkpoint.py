@@ -123,7 +123,7 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
             f"{files['vocab.txt']} has {len(tokens)} lines, and the model embeds {configuration['vocab_size']} tokens",
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",
         )
-    if missing := [token for token in _NEEDED if token not in set(tokens)]:
+    if missing := [token for token in _NEEDED if token not in tokens]:
         raise ConfigurationError(
             f"{files['vocab.txt']} lacks {', '.join(missing)}",
             advice="Give the vocabulary that belongs to this checkpoint by --vocab-file.",

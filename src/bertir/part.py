@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from bertir.interruption import held
+from bertir.small_file import read_small
 from bertir.store import StoreError
 from bertir.web import BrokenOffError
 
@@ -120,9 +121,7 @@ class Part:
 
     def _load(self) -> State | None:
         try:
-            if self._state_path.stat().st_size > _MOST_STATE_BYTES:
-                return None
-            raw = json.loads(self._state_path.read_bytes())
+            raw = json.loads(read_small(self._state_path, _MOST_STATE_BYTES))
             state = State(**raw)
             whole = isinstance(raw["length"], int | None)
             texts = all(isinstance(raw[name], str) for name in ("url", "etag", "last_modified"))

@@ -17,7 +17,7 @@ from bertir.interruption import held
 from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room
 from bertir.small_file import read_small
-from bertir.staging import MARK, abandoned, staged_folder, sweep, sync_folder
+from bertir.staging import MARK, abandoned, staged_folder, sweep, sync_folder, write_synced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
             staged.mkdir()
             for name, blob in artifact.files.items():
                 store.copy_out(blob, staged / name, what=name)
-            _write_synced(staged / SUMS, checksums(artifact))
+            write_synced(staged / SUMS, checksums(artifact))
             _open_to_readers(staged)
             signed = (folder / SIGNATURES).exists()
             sync_folder(staged)
@@ -91,13 +91,6 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     except OSError as error:
         raise _unwritable(folder, error, artifact.size) from error
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _is_published(artifact: Artifact, folder: Path) -> bool:

@@ -188,7 +188,8 @@ def main() -> int:
         tell("failed", message=str(error), advice=error.advice, exit_status=error.exit_status)
         return error.exit_status
     except OSError as error:
-        tell("failed", message=f"{error.filename}: {error.strerror}", advice="", exit_status=1)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        tell("failed", message=f"{where}{error.strerror or error}", advice="", exit_status=1)
         return 1
     return 0
 

@@ -93,11 +93,7 @@ def _is_staged(path: Path, prefix: str) -> bool:
 def sweep(parent: Path, prefix: str) -> None:
     """Remove what killed processes left in `parent` under names that begin so."""
     for path in abandoned(parent, prefix):
-        if path.is_dir() and not path.is_symlink():
-            removed(path)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        removed(path)
 
 
 def is_abandoned(path: Path) -> bool:
@@ -124,6 +120,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file, and see that it is on the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _hold(descriptor: int) -> None:

@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
-from bertir.emptying import removed
+from bertir.emptying import remove, removed
 from bertir.errors import BertirError, DigestMismatchError
 from bertir.locking import folder_lock, locked, locked_if_free
 from bertir.room import no_room
+from bertir.small_file import read_small
 from bertir.staging import (
     abandoned,
     is_abandoned,
@@ -35,8 +36,9 @@ from bertir.staging import (
     staged_folder,
     sweep,
     sync_folder,
+    write_synced,
 )
-from bertir.store_folder import IDENTITY, TAG, open_folder
+from bertir.store_folder import IDENTITY, TAG, WORK, open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 
 FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs")
-WORK = "work-"  # how folders in tmp/ are named
 LEASE = "use-"  # how files in tmp/ are named that say: this process uses the store
 
 
@@ -167,14 +168,8 @@ class Store:
         Raises:
             OSError: it can't be removed.
         """
-        with (
-            folder_lock(self.root / "objects", alone=True),
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        ):
-            if not stat.S_ISDIR(path.lstat().st_mode):
-                path.unlink()
-            elif not removed(path):
-                path.rmdir()  # says why it can't be
+        with folder_lock(self.root / "objects", alone=True):
+            remove(path)
 
     def add(
         self,
@@ -226,6 +221,7 @@ class Store:
                 )
             path.chmod(0o444)
             target = self.path(sink.digest)
+            self._use(target)  # removes what is no file there
             target.parent.mkdir(exist_ok=True, mode=0o755)  # whatever the umask
             path.replace(target)
             sync_folder(target.parent)
@@ -340,7 +336,7 @@ class Store:
         Raises:
             OSError: there is none. ValueError: it isn't as it was saved.
         """
-        data = path.read_bytes()
+        data = read_small(path)
         try:
             raw = json.loads(data)
             if raw.pop("sha256") != Digest.of_json([path.parent.name, path.stem, raw]).hex:
@@ -367,12 +363,10 @@ class Store:
         data = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
         target = self._record_path(step, key)
         with _as_store_error(self.root, f"record {step}"), self.temporary_folder() as folder:
+            self._use(target)  # removes what is no file there
             target.parent.mkdir(exist_ok=True, mode=0o755)
             path = folder / "record"
-            with path.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(path, data)
             path.replace(target)
             sync_folder(target.parent)
 

@@ -22,6 +22,7 @@ TAG = "CACHEDIR.TAG"
 TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# The store of bertir: all of it can be built again.\n"
 )
+WORK = "work-"  # how work in progress in tmp/ is named
 # A random name of the store, which the labels of its containers have.
 IDENTITY = "identity"
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -112,7 +113,7 @@ def _is_tagged(root: Path) -> bool:
 
 def _write_identity(root: Path) -> None:
     """Name the store, once: of several processes the first one's name stays."""
-    with staged_file(root / "tmp", "work-") as (path, descriptor):
+    with staged_file(root / "tmp", WORK) as (path, descriptor):
         os.write(descriptor, uuid.uuid4().hex.encode())
         with contextlib.suppress(FileExistsError):
             os.link(path, root / IDENTITY)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ import pytest
 from checkout import ROOT
 from docker.types import Mount, Ulimit
 
-from bertir.builder import ContainerStep
+from bertir.builder import Builder, ContainerStep
 from bertir.container import Command, Limits
 from bertir.engine import connect
-from bertir.errors import EngineError, MissingOutputError, StepError, StepTimeoutError
-from bertir.store import LEASE
+from bertir.errors import EngineError, LockError, MissingOutputError, StepError, StepTimeoutError
+from bertir.progress import SILENT
+from bertir.store import LEASE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from private_engine import PrivateEngine
     from small_build import Bench
 
-    from bertir.builder import Builder
 
 pytestmark = pytest.mark.engine
 
@@ -258,7 +259,7 @@ def test_what_a_killed_build_left_is_removed_for_a_user_who_may_not_remove_it(
     root = bench.daemon.folder / "killed"
     with bench.builder(root) as opened:
         opened.load_image()
-    volume = root / "tmp" / "left" / "out"
+    volume = root / "tmp" / "work-abcdefgh" / "out"
     (volume / "folder").mkdir(parents=True)
     (volume / "folder" / "file").touch()
     volume.chmod(0o777)
@@ -408,6 +409,24 @@ def test_the_container_of_a_killed_build_is_removed_by_the_next_one(
         assert client.containers.list(all=True, filters=left) == []
     finally:
         client.close()
+
+
+def test_what_a_killed_build_left_does_not_keep_a_missing_lock_from_being_made_anew(
+    builder: Builder, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "docker", tmp_path / "checkout" / "docker")
+    (tmp_path / "checkout" / "docker" / "image.lock").unlink()
+    store = Store(tmp_path / "store")
+    left = store.root / "tmp" / "work-abcdefgh"
+    left.mkdir()
+    layout = replace(builder.layout, root=tmp_path / "checkout")
+    fetcher = replace(builder.fetcher, store=store)
+    with Builder(
+        layout=layout, store=store, fetcher=fetcher, environment=builder.environment, progress=SILENT
+    ) as opened:
+        assert not left.exists()
+        with pytest.raises(LockError):
+            _ = opened.lock
 
 
 def test_no_engine_is_one_message_with_what_to_do(tmp_path: Path) -> None:

@@ -139,6 +139,14 @@ def test_after_the_clock_was_set_back_nothing_is_taken_from_a_build_that_runs(
         assert store.path(blob.digest).exists()
 
 
+def test_a_folder_in_an_objects_place_is_collected_too(store: Store) -> None:
+    place = store.path(Digest.of_bytes(b"object"))
+    (place / "deep").mkdir(parents=True)
+    os.utime(place, (1000, 1000))
+    assert collect(store, Rules(older_than=DAY)).objects == 1
+    assert not place.exists()
+
+
 def test_a_download_in_progress_is_not_taken_and_an_old_one_is(store: Store) -> None:
     for name in ("a" * 64, "b" * 64):
         for suffix in (".part", ".json"):

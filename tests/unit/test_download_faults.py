@@ -95,6 +95,12 @@ def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
     return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body + end
 
 
+def endless(name: str, raw: bytes, again: bytes, says: str, *, every: float = 0) -> Row:
+    """A server that begins so and goes on without an end, each time that it is asked."""
+    faults = (Fault(raw=raw, again=again, every=every),) * 9
+    return Row(name=name, faults=faults, status=4, asked=3, says=says)
+
+
 TROUBLE = (Fault(status=503),) * 3
 ROWS = [
     Row(name="no fault", faults=(), status=WHOLE, asked=1),
@@ -105,40 +111,22 @@ ROWS = [
         name="always dropped", faults=(Fault(after=10),) * 9, status=4, asked=3, says="are kept; the next run"
     ),
     Row(name="stalled", faults=(Fault(after=100_000, stall=2),), status=WHOLE, asked=2, says="timed out"),
-    Row(
-        name="one byte now and then",
-        faults=(Fault(raw=HEAD + b'ETag: "1"\r\n\r\n', again=b"x", every=0.2),) * 9,
-        status=4,
-        asked=3,
-        says="bytes in 0.6 s, less than 1000 a second",
+    endless(
+        "one byte now and then",
+        HEAD + b'ETag: "1"\r\n\r\n',
+        b"x",
+        "bytes in 0.6 s, less than 1000 a second",
+        every=0.2,
     ),
-    Row(
-        name="a header now and then",
-        faults=(Fault(raw=b"HTTP/1.1 200 OK\r\n", again=b"X: y\r\n", every=0.1),) * 9,
-        status=4,
-        asked=3,
-        says="0 bytes in 0.6 s",
-    ),
-    Row(
-        name="headers without an end",
-        faults=(Fault(raw=b"HTTP/1.1 200 OK\r\n", again=b"X: y\r\n" * 50),) * 9,
-        status=4,
-        asked=3,
-        says="more than 100 headers",
-    ),
-    Row(
-        name="a header without an end",
-        faults=(Fault(raw=b"HTTP/1.1 200 OK\r\nX: ", again=b"x" * 10_000),) * 9,
-        status=4,
-        asked=3,
-        says="more than 65536 bytes",
-    ),
-    Row(
-        name="100 Continue without an end",
-        faults=(Fault(raw=b"HTTP/1.1 ", again=b"100 Continue\r\n\r\nHTTP/1.1 ", every=0.001),) * 9,
-        status=4,
-        asked=3,
-        says="0 bytes in 0.6 s",
+    endless("a header now and then", b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", "0 bytes in 0.6 s", every=0.1),
+    endless("headers without an end", b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 50, "more than 100 headers"),
+    endless("a header without an end", b"HTTP/1.1 200 OK\r\nX: ", b"x" * 10_000, "more than 65536 bytes"),
+    endless(
+        "100 Continue without an end",
+        b"HTTP/1.1 ",
+        b"100 Continue\r\n\r\nHTTP/1.1 ",
+        "0 bytes in 0.6 s",
+        every=0.001,
     ),
     # answers
     Row(
@@ -308,12 +296,8 @@ ROWS = [
         status=WHOLE,
         asked=2,
     ),
-    Row(
-        name="trailers without an end",
-        faults=(Fault(raw=chunked(DATA, end=b"0\r\n"), again=b"X: y\r\n", every=0.01),) * 9,
-        status=4,
-        asked=3,
-        says="bytes in 0.6 s",
+    endless(
+        "trailers without an end", chunked(DATA, end=b"0\r\n"), b"X: y\r\n", "bytes in 0.6 s", every=0.01
     ),
     # redirects
     Row(name="redirect without a place", faults=(Fault(status=302),), status=4, asked=1, says="answered 302"),

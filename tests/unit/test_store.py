@@ -184,6 +184,30 @@ def test_any_flipped_bit_is_found(
         store.checked(blob, what="it")
 
 
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "file above"])
+def test_what_is_no_file_in_an_objects_or_a_records_place_gives_way(
+    store: Store, tmp_path: Path, kind: str
+) -> None:
+    blob = Blob(digest=Digest.of_bytes(b"object"), size=6)
+    record = store.root / "records" / "step" / f"{KEY.hex}.json"
+    for path in (store.path(blob.digest), record):
+        if kind == "file above":
+            path.parent.touch()
+            continue
+        path.parent.mkdir()
+        if kind == "folder":
+            (path / "deep").mkdir(parents=True)
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(tmp_path)
+    assert store.load_record("step", KEY) is None
+    assert store.add(iter([b"object"])) == blob
+    store.save_record("step", KEY, Record(artifact=Artifact(files={"x": blob})))
+    assert store.load_record("step", KEY)
+    assert tmp_path.exists()
+
+
 # records
 
 

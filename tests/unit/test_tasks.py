@@ -85,6 +85,17 @@ class Project:
         assert "\x1b" not in run.stdout + run.stderr  # a pipe is no terminal
         return Ended(run.returncode, run.stdout, run.stderr)
 
+    def started(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a task that the test does something to; use it as a context manager."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def python(self, program: str) -> str:
         run = subprocess.run(
             [sys.executable, "-c", program],
@@ -568,14 +579,7 @@ def test_an_interrupted_download_is_gone_on_with_by_the_next_run(
 ) -> None:
     zipped.pace = 0.5
     downloads = project.home / "store" / "downloads"
-    with subprocess.Popen(
-        project.command("build-ir"),
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with project.started("build-ir") as process:
         deadline = time.monotonic() + 60
         while not any(part.stat().st_size for part in downloads.glob("*.part")):
             assert process.poll() is None
@@ -872,14 +876,7 @@ def test_a_signal_ends_a_task_in_order(project: Project, number: signal.Signals,
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mirror = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with subprocess.Popen(
-            project.command("fetch"),
-            cwd=project.root,
-            env=project.environment | {"BERTIR_DEBIAN_MIRROR": mirror},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with project.started("fetch", BERTIR_DEBIAN_MIRROR=mirror) as process:
             silent.settimeout(30)
             connection, _ = silent.accept()
             with connection:
@@ -893,14 +890,7 @@ def test_a_signal_ends_a_task_in_order(project: Project, number: signal.Signals,
 
 
 def test_a_reader_that_goes_away_is_no_crash(project: Project) -> None:
-    with subprocess.Popen(
-        project.command("models"),
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with project.started("models") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -948,14 +938,7 @@ def test_a_signal_while_the_tasks_are_loaded_ends_with_one_line(
     (project.root / "src" / "bertir" / "__init__.py").write_text(
         "import time\nprint('loading', flush=True)\ntime.sleep(60)\n", encoding="ascii"
     )
-    with subprocess.Popen(
-        project.command("models"),
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with project.started("models") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         process.send_signal(number)
