@@ -20,7 +20,7 @@ import pytest
 from checkout import ROOT
 from docker.types import Mount, Ulimit
 
-from bertir.builder import Builder, ContainerStep
+from bertir.builder import Builder
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, LockError, MissingOutputError, StepError, StepTimeoutError
@@ -271,14 +271,10 @@ def test_what_a_killed_build_left_is_removed_for_a_user_who_may_not_remove_it(
         path.chmod(0o700)
 
     def run() -> str:
-        with bench.builder(root) as opened:
-            there = volume.exists()  # the sweep at the store's opening may not remove it
-            step = ContainerStep(name="t", arguments=("/usr/bin/python3", "-c", ""), inputs={}, outputs=())
-            opened.run(step)
-            left = [path.name for path in (root / "tmp").iterdir() if not path.name.startswith(LEASE)]
-            return f"{there}, then {left}"
+        with bench.builder(root):  # a build with nothing to do
+            return str([path.name for path in (root / "tmp").iterdir() if not path.name.startswith(LEASE)])
 
-    assert as_nobody(run) == "True, then []"
+    assert as_nobody(run) == "[]"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
