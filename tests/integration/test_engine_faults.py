@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from private_engine import private_engine
+from running_task import STATUSES, left_in, wait_until
 
 from bertir.builder import ContainerStep
 from bertir.container import Command, Limits
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.image import archive
+from bertir.interruption import Interrupted, interruptions
 from bertir.prepare import _podman
 from bertir.store import Store
 
@@ -65,10 +67,6 @@ QUICK = program("open('/out/result', 'w').write('whole')", "result")
 
 def at_it(root: Path) -> Callable[[], bool]:
     return lambda: any(path.read_bytes() == b"at it\n" for path in root.glob("tmp/*/log"))
-
-
-def left_in(root: Path) -> list[Path]:
-    return list((root / "tmp").iterdir())
 
 
 def test_a_daemon_that_dies_is_told_at_once_and_the_next_run_clears_up_and_goes_on(
@@ -216,6 +214,39 @@ def test_an_image_that_somebody_removes_between_two_steps_is_loaded_again(
         opened.run(program("open('/out/third', 'w').close()", "third"))
     assert said.getvalue().count("loading localhost/bertir") >= 2
     assert "somebody removed it" in said.getvalue()
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_a_build_that_is_killed_while_it_loads_the_image_leaves_nothing_and_the_next_one_loads_it(
+    bench: Bench, tmp_path: Path, kind: str
+) -> None:
+    root, said = tmp_path / "store", tmp_path / "said"
+    bench.daemon.docker("rmi", "--force", str(bench.small.id), check=False)  # it may not be there
+    said.touch()
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            with said.open("w") as stream, interruptions(), bench.builder(root, stream) as opened:
+                opened.load_image()
+        except Interrupted as error:
+            status = error.exit_status
+        finally:
+            os._exit(status)
+    wait_until(lambda: "loading " in said.read_text(), "loading")
+    first, *more = {"SIGKILL": [9], "SIGTERM": [15], "SIGINT": [2], "SIGINT twice": [2, 2]}[kind]
+    os.kill(child, first)
+    for number in more:
+        time.sleep(0.02)
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+    _, ended = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended) == STATUSES[kind]
+    if kind != "SIGKILL":
+        assert left_in(root) == []
+    with bench.builder(root) as opened:
+        assert opened.run(QUICK).artifact["result"].size == len("whole")
+    assert left_in(root) == []
 
 
 def test_ten_builds_at_once_load_an_image_once(bench: Bench, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from checkout import ROOT
 
@@ -16,7 +16,6 @@ from bertir.progress import SILENT, Progress
 from bertir.store import Store
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -50,7 +49,7 @@ class Bench:
     layer: Path
 
     @contextmanager
-    def builder(self, root: Path, said: io.StringIO | None = None) -> Iterator[Builder]:
+    def builder(self, root: Path, said: TextIO | None = None) -> Iterator[Builder]:
         """A build on the daemon, in a store that has the image's layer."""
         store = Store(root)
         [layer] = self.small.layers
