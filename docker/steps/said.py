@@ -6,18 +6,23 @@ plain here: one name is one line, and a line can't pretend to be another.
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 PREFIX = "bertir-step: "
 LINE_SIGNS = 600
 LINES = 60
 LAST_LINES = 4  # the advice is at the end
+MOST_SECONDS_TO_WAIT = 7200.0
+SECONDS_BETWEEN_LOOKS = 0.01
 
 
 def plain(text: object) -> str:
@@ -47,9 +52,31 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a program; what it didn't foresee is one message too, and the traceback is for the log."""
+def await_inputs(needed: Iterable[str]) -> None:
+    """Import what a program needs; then wait for its inputs, if it was started before they were there.
+
+    Args:
+        needed: modules.
+    """
+    for name in needed:
+        importlib.import_module(name)
+    ready = os.environ.get("BERTIR_READY")
+    until = time.monotonic() + MOST_SECONDS_TO_WAIT
+    while ready and not Path(ready).exists():
+        if time.monotonic() > until:  # whoever started it is gone
+            fail("no inputs came.")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def run(main: Callable[[], None], *needed: str) -> None:
+    """Run a program; what it didn't foresee is one message too, and the traceback is for the log.
+
+    Args:
+        main: the program.
+        needed: modules that it imports.
+    """
     try:
+        await_inputs(needed)
         main()
     except MemoryError:
         fail("there is not enough memory for what the files ask for.")

@@ -1,8 +1,7 @@
-"""Compare a TensorFlow graph with its OpenVINO IR on real sentences, in several shapes.
+"""Compare an OpenVINO IR with what TensorFlow gave for the same rows (reference.py), in several shapes.
 
-Runs inside the container and writes one JSON report. TensorFlow's side is the frozen graph, or the published
-graph with its checkpoint restored. It measures and doesn't decide: the host holds the figures against its
-thresholds. A refusal is exit status 1, one message on stderr whose lines start with
+Runs inside the container, without TensorFlow, and writes one JSON report. It measures and doesn't decide: the host holds
+the figures against its thresholds. A refusal is exit status 1, one message on stderr whose lines start with
 `bertir-step: `, and no report.
 """
 
@@ -10,24 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import signal
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import zipfile
 from itertools import combinations
-from math import pi, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from operations import ADVICE, VARIABLES, read_meta, runnable
 from said import fail, one_line
 from said import run as run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -37,248 +28,14 @@ if TYPE_CHECKING:
     # input_ids, input_mask, segment_ids (each [batch, sequence]) → the head's output [batch, …]
     Run = Callable[[list[Ids]], Vectors]
 
-SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
 REASON_LENGTH = 300
-SHORTEST = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
-GROUP = 8  # rows that TensorFlow gets at once: the fewest runs within a bearable memory
 LEAST_PROBABILITY = 1e-30  # its logarithm is finite, and still tells more than a float32's last place
-# Scalars that the converter takes into one operation with what is around them, where they are exact: those of both forms
-# of gelu, which google-research/bert writes out, and the epsilon of its layer norm.
-FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
-FED_NUMBERS = 1024  # in a constant that is fed
-KEPT_BYTES = 3 << 30  # of compiled weights that one process may keep
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
-
-
-def read_sentences(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path.name} cannot be read: {error}")
-    sentences = [line for line in lines if line.strip()]
-    if len(sentences) < 2:  # noqa: PLR2004 - the outputs of two are told apart
-        fail(f"{path.name} has {len(sentences)} sentences, at least 2 are needed.")
-    return sentences
-
-
-def truncate_pair(first: list[str], second: list[str], length: int) -> None:
-    """Shortens the longer one, a token at a time, as run_classifier.py's _truncate_seq_pair does."""
-    while len(first) + len(second) > length:
-        (first if len(first) > len(second) else second).pop()
-
-
-def encode(tokenizer: Any, first: str, second: str | None, length: int) -> list[Ids]:  # noqa: ANN401
-    """One row, as run_classifier.py's convert_single_example makes it; padding has id, mask and segment 0."""
-    import numpy as np
-
-    head, tail = tokenizer.tokenize(first), tokenizer.tokenize(second) if second else []
-    truncate_pair(head, tail, length - (SHORTEST if second else SHORTEST - 1))
-    tokens = ["[CLS]", *head, "[SEP]"]
-    segments = [0] * len(tokens)
-    if second:
-        tokens += [*tail, "[SEP]"]
-        segments += [1] * (len(tail) + 1)
-    row = np.zeros((3, length), np.int32)
-    row[0, : len(tokens)] = tokenizer.convert_tokens_to_ids(tokens)
-    row[1, : len(tokens)] = 1
-    row[2, : len(tokens)] = segments
-    return list(row)
+FREE = -1  # a dimension that is to take any size
 
 
 class Refused(Exception):  # noqa: N818 - it isn't an error where a shape is only tried
-    """The graph or the IR can't be run in a shape; says who refused, and why."""
-
-
-def load_tokenizer(arguments: argparse.Namespace) -> Any:  # noqa: ANN401
-    import tensorflow.compat.v1 as tf
-
-    sys.path.insert(0, str(arguments.source))
-    import tokenization
-
-    vocab = arguments.vocab
-    try:
-        tokenizer = tokenization.FullTokenizer(str(vocab), do_lower_case=arguments.lower_case)
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
-        fail(f"{vocab.name} cannot be read: {one_line(error)}")
-    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.vocab]
-    if missing:
-        fail(f"{vocab.name} lacks {', '.join(missing)}.", "Give the vocabulary of this model.")
-    return tokenizer
-
-
-def encode_all(tokenizer: Any, sentences: list[str], length: int) -> list[Ids]:  # noqa: ANN401
-    """Every sentence alone, then neighbours as pairs, stacked: three [rows, sequence] arrays."""
-    import numpy as np
-
-    texts: list[tuple[str, str | None]] = [(sentence, None) for sentence in sentences]
-    texts += zip(sentences[::2], sentences[1::2], strict=False)
-    rows = [encode(tokenizer, first, second, length) for first, second in texts]
-    return [np.stack(column) for column in zip(*rows, strict=True)]
-
-
-def rounded_to_fp16(values: Vectors) -> Vectors:
-    import numpy as np
-
-    with np.errstate(over="ignore"):  # then the comparison isn't finite, and is refused
-        rounded: Vectors = values.astype(np.float16).astype(np.float32)
-    return rounded
-
-
-def round_weights(definition: Any, restored_by: str = "") -> None:  # noqa: ANN401 - a GraphDef
-    """Make every weight what fp16 can hold of it, in place: what `mo --compress_to_fp16` does to them.
-
-    What the IR then differs by isn't rounding, and must be as little as with fp32. Of a published graph the weights
-    are read from the checkpoint, so they are rounded on their way to the variables.
-
-    Args:
-        definition: the graph.
-        restored_by: the operation that restores the variables, if there are any.
-    """
-    import numpy as np
-    import tensorflow.compat.v1 as tf
-
-    for node in definition.node:
-        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
-            values = tf.make_ndarray(node.attr["value"].tensor)
-            if values.size == 1 and np.isclose(values.item(), FUSED, rtol=1e-6, atol=0).any():
-                continue
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded_to_fp16(values)))
-    if not restored_by:
-        return
-    for node in [node for node in definition.node if node.op in {"Assign", "AssignVariableOp"}]:
-        source = node.input[1]
-        for name, of, to in (("half", tf.float32, tf.float16), ("float", tf.float16, tf.float32)):
-            cast = definition.node.add(name=f"{node.name}/{name}", op="Cast", input=[source])
-            cast.attr["SrcT"].type, cast.attr["DstT"].type = of.as_datatype_enum, to.as_datatype_enum
-            source = cast.name
-        node.input[1] = source
-
-
-def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Session
-    import tensorflow.compat.v1 as tf
-
-    with tf.Graph().as_default() as graph:
-        try:
-            tf.import_graph_def(definition, name="")
-        except ValueError as error:  # an operation of another TensorFlow
-            fail(f"the graph cannot be imported: {one_line(error)}")
-    config = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=1)
-    # The graph as it is: each rewriting of it holds one more copy of all weights, of which a BERT-Large has 1.3 GB.
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config.graph_options.optimizer_options.opt_level = tf.OptimizerOptions.L0
-    return tf.Session(graph=graph, config=config)
-
-
-def require_nodes(definition: Any, names: list[str], file: str) -> None:  # noqa: ANN401 - a GraphDef
-    known = {node.name for node in definition.node}
-    missing = [name for name in names if name.partition(":")[0] not in known]
-    if missing:
-        fail(f"{file} has no {', '.join(missing)}.", "Make it by the step before this one.")
-
-
-def take_weights(definition: Any) -> dict[str, Vectors]:  # noqa: ANN401 - a GraphDef
-    """Take the large constants out of a graph, in place, and give them to be fed by name.
-
-    TensorFlow copies a constant five times on its way from the file to the kernel, which for a BERT-Large is 6.6 GB.
-    """
-    import tensorflow.compat.v1 as tf
-
-    fed: dict[str, Vectors] = {}
-    for node in definition.node:
-        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
-            shape = node.attr["value"].tensor.tensor_shape
-            if prod(dimension.size for dimension in shape.dim) >= FED_NUMBERS:
-                fed[f"{node.name}:0"] = tf.make_ndarray(node.attr["value"].tensor)
-                node.op = "Placeholder"
-                node.attr["shape"].shape.CopyFrom(shape)
-                del node.attr["value"]
-    return fed
-
-
-def frozen_session(graph: Path, names: list[str], *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
-    import tensorflow.compat.v1 as tf
-
-    definition = tf.GraphDef.FromString(graph.read_bytes())
-    require_nodes(definition, names, graph.name)
-    fed = take_weights(definition)
-    if rounded:
-        round_weights(definition)
-        for name in fed:
-            fed[name] = rounded_to_fp16(fed[name])
-    return tensorflow_session(definition), fed
-
-
-def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str, *, rounded: bool) -> Any:  # noqa: ANN401
-    """The published graph as it is, with its own saver's operations run: nothing of the conversion has a part.
-
-    Only what the output and the restoring need is imported, as the rest may hold operations of a TensorFlow
-    that is gone. `examine.py` has seen that no operation of these does anything else.
-    """
-    import tensorflow.compat.v1 as tf
-
-    published = read_meta(meta)
-    saver = published.saver_def
-    require_nodes(published.graph_def, [*names, saver.restore_op_name], meta.name)
-    definition = runnable(published, [output, saver.restore_op_name], meta.name)
-    if rounded:
-        round_weights(definition, saver.restore_op_name)
-    session = tensorflow_session(definition)
-    try:
-        session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
-        if not rounded:
-            require_weights(session, definition, checkpoint)
-    except (tf.errors.OpError, ValueError) as error:
-        fail(f"{checkpoint.name} cannot be restored: {one_line(error)}")
-    return session
-
-
-def require_weights(session: Any, definition: Any, checkpoint: Path) -> None:  # noqa: ANN401 - a Session, a GraphDef
-    """Refuse a graph whose saver restores a variable from anything but what the checkpoint has under its name.
-
-    The converter goes by the graph as well, so that the comparison alone would agree on weights of another name.
-    """
-    import tensorflow.compat.v1 as tf
-
-    reader = tf.train.load_checkpoint(str(checkpoint))
-    reads = {node.input[0]: node.name for node in definition.node if node.op == "ReadVariableOp"}
-    different = []
-    for node in definition.node:
-        if node.op in VARIABLES:
-            value = session.run(f"{reads.get(node.name, node.name)}:0")
-            if value.tobytes() != reader.get_tensor(node.name).tobytes():
-                different.append(f"different: {node.name}")
-    if different:
-        fail(
-            "the graph's own saver restores other weights than the checkpoint has under these names.",
-            *different,
-            ADVICE,
-        )
-
-
-def open_session(arguments: argparse.Namespace, *, rounded: bool) -> tuple[Any, dict[str, Vectors]]:
-    """A session, and what every run of it must be fed beside its inputs."""
-    names = [*arguments.inputs, arguments.output_node]
-    if arguments.meta:
-        session = restored_session(
-            arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=rounded
-        )
-        return session, {}
-    return frozen_session(arguments.graph, names, rounded=rounded)
-
-
-def tensorflow_run(arguments: argparse.Namespace, session: Any, fed: dict[str, Vectors]) -> Run:  # noqa: ANN401
-    import tensorflow.compat.v1 as tf
-
-    def run(columns: list[Ids]) -> Vectors:
-        try:
-            result: Vectors = session.run(
-                f"{arguments.output_node}:0", fed | dict(zip(arguments.inputs, columns, strict=True))
-            )
-        except (tf.errors.OpError, ValueError) as error:
-            raise Refused(f"TensorFlow: {one_line(error)}") from error
-        return result
-
-    return run
+    """TensorFlow or the IR can't be run in a shape; says who refused, and why."""
 
 
 def port_names(port: Any) -> set[str]:  # noqa: ANN401
@@ -302,67 +59,79 @@ def input_names(name: str) -> set[str]:
     return {name} if name.startswith("IteratorGetNext:") else {name, name.removesuffix(":0")}
 
 
-def read_ir(path: Path) -> Any:  # noqa: ANN401
-    import openvino as ov
+class Ir:
+    """The IR on the CPU plugin in f32, which else takes bf16 where the host has it."""
 
-    try:
-        return ov.Core().read_model(path)
-    except RuntimeError as error:
-        fail(f"{path.name} cannot be read: {one_line(error)}")
+    def __init__(self, path: Path, inputs: list[str], output: str) -> None:
+        import openvino as ov
 
+        self._core = ov.Core()
+        self._path = path
+        self._inputs = inputs
+        self._outputs = {output, f"{output}:0"}
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            fail(f"{path.name} cannot be read: {one_line(error)}")
 
-def signature(path: Path) -> dict[str, list[dict[str, object]]]:
-    """Inputs and outputs as model.xml has them; `?` is a free dimension."""
+    def signature(self) -> dict[str, list[dict[str, object]]]:
+        """Inputs and outputs as model.xml has them; `?` is a free dimension."""
 
-    def describe(port: Any) -> dict[str, object]:  # noqa: ANN401
+        def describe(port: Any) -> dict[str, object]:  # noqa: ANN401
+            return {
+                "element_type": port.get_element_type().get_type_name(),
+                "names": sorted(port_names(port)),
+                "partial_shape": str(port.get_partial_shape()),
+            }
+
         return {
-            "element_type": port.get_element_type().get_type_name(),
-            "names": sorted(port_names(port)),
-            "partial_shape": str(port.get_partial_shape()),
+            "inputs": sorted(map(describe, self._model.inputs), key=lambda port: str(port["names"])),
+            "outputs": list(map(describe, self._model.outputs)),
         }
 
-    model = read_ir(path)
-    return {
-        "inputs": sorted(map(describe, model.inputs), key=lambda port: str(port["names"])),
-        "outputs": list(map(describe, model.outputs)),
-    }
+    def reshaped(self, batch: int, length: int) -> Any:  # noqa: ANN401 - a Model
+        """The model with other sizes of its inputs, inferred through the graph; weights are shared, not copied.
 
-
-def openvino_run(arguments: argparse.Namespace, batch: int, length: int) -> Run:
-    """The IR, reshaped, on the CPU plugin in f32, which else takes bf16 where the host has it."""
-    import openvino as ov
-
-    path = arguments.model
-    model = read_ir(path)
-    ports = [find_port(model.inputs, input_names(name), path.name) for name in arguments.inputs]
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
-    try:
-        model.reshape({port: [batch, length] for port in ports})
-        compiled = ov.Core().compile_model(model, "CPU", settings)
-    except RuntimeError as error:
-        raise Refused(f"OpenVINO: {one_line(error)}") from error
-    inputs = [find_port(compiled.inputs, input_names(name), path.name) for name in arguments.inputs]
-    wanted = {arguments.output_node, f"{arguments.output_node}:0"}
-    output = find_port(compiled.outputs, wanted, path.name)
-
-    def run(columns: list[Ids]) -> Vectors:
+        Raises:
+            Refused: some operation doesn't take them, or the output doesn't follow.
+        """
+        model = self._model.clone()
+        ports = [find_port(model.inputs, input_names(name), self._path.name) for name in self._inputs]
         try:
-            result: Vectors = compiled(dict(zip(inputs, columns, strict=True)))[output].copy()
+            model.reshape({port: [batch, length] for port in ports})
         except RuntimeError as error:
             raise Refused(f"OpenVINO: {one_line(error)}") from error
-        return result
+        rows = find_port(model.outputs, self._outputs, self._path.name).get_partial_shape()[0]
+        if batch != FREE and (rows.is_dynamic or rows.get_length() != batch):
+            raise Refused(f"OpenVINO: of {batch} rows of inputs the output has {rows}")
+        return model
 
-    return run
+    def compiled(self, batch: int, length: int) -> Run:
+        """What runs the model in a shape; as much memory as it takes goes with it.
 
+        Raises:
+            Refused: see `reshaped`; or it can't be compiled. What is given raises it too.
+        """
+        model = self.reshaped(batch, length)
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
+        try:
+            compiled = self._core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise Refused(f"OpenVINO: {one_line(error)}") from error
+        # By number: an inference that was given ports as keys keeps the compiled model for good.
+        ports = list(compiled.inputs)
+        inputs = [ports.index(find_port(ports, input_names(name), self._path.name)) for name in self._inputs]
+        outputs = list(compiled.outputs)
+        output = outputs.index(find_port(outputs, self._outputs, self._path.name))
 
-def run_all(run: Run, columns: list[Ids], batch: int) -> Vectors:
-    """The outputs of all rows, in groups of `batch`; the last group is filled with the first rows again."""
-    import numpy as np
+        def run(columns: list[Ids]) -> Vectors:
+            try:
+                result: Vectors = compiled(dict(zip(inputs, columns, strict=True)))[output].copy()
+            except RuntimeError as error:
+                raise Refused(f"OpenVINO: {one_line(error)}") from error
+            return result
 
-    rows = len(columns[0])
-    filled = np.arange(-(-rows // batch) * batch) % rows
-    groups = filled.reshape(-1, batch)
-    return np.concatenate([run([column[group] for column in columns]) for group in groups])
+        return run
 
 
 def figure(number: np.floating[Any]) -> float | None:
@@ -409,11 +178,10 @@ def compare(expected: Vectors, found: Vectors, head: str) -> dict[str, float | N
         "max_abs_difference": figure(difference.max()),
         "mean_abs_difference": figure(difference.mean()),
         "min_cosine": figure(cosine.min()),
-        "rows": len(expected),
     }
 
 
-def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | None:
+def discrimination(columns: Ids, outputs: Vectors, head: str) -> float | None:
     """How far apart the outputs of two rows are that differ in their ids: max-abs, the smallest of all pairs.
 
     Near 0, the model says the same whatever it reads, and equality with its IR means nothing. None if a
@@ -422,7 +190,7 @@ def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | N
     """
     import numpy as np
 
-    ids = np.concatenate(columns, axis=1)
+    ids = np.concatenate(list(columns), axis=1)
 
     def distance(i: int, j: int) -> np.floating[Any]:
         # Only where both have a token: a row isn't another one because it is longer.
@@ -437,144 +205,103 @@ def discrimination(columns: list[Ids], outputs: Vectors, head: str) -> float | N
     return figure(np.max(distances) if head == "classifier" else np.min(distances))
 
 
-def sides(precision: str) -> tuple[bool, ...]:
-    """What the IR is compared with: TensorFlow as it is, and for fp16 with its weights rounded (True) too."""
-    return (False, True) if precision == "fp16" else (False,)
-
-
-def run_side(
-    arguments: argparse.Namespace, arrays: dict[str, npt.NDArray[Any]], *, rounded: bool
-) -> dict[int, Vectors | str]:
-    """TensorFlow's outputs by length, or why it refused it. All that it takes is let go of at the end."""
-    session, fed = open_session(arguments, rounded=rounded)
-    outputs: dict[int, Vectors | str] = {}
-    with session:
-        run = tensorflow_run(arguments, session, fed)
-        for length in (arguments.seq_len, *arguments.try_lengths):
-            columns = list(arrays[f"{length}/columns"])
-            count = len(columns[0])
-            group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
-            try:
-                outputs[length] = run_all(run, columns, group)[:count]
-            except Refused as error:
-                outputs[length] = str(error)
-    return outputs
-
-
-def write_reference(arguments: argparse.Namespace) -> None:
-    """Encode the rows of every length, run TensorFlow on them, and write both; or why it refused a length."""
-    import numpy as np
-
-    sentences = read_sentences(arguments.sentences)
-    tokenizer = load_tokenizer(arguments)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for length in (arguments.seq_len, *arguments.try_lengths):
-        # Of another length two rows are enough: see `measure`.
-        rows = None if length == arguments.seq_len else max(2, arguments.batch)
-        arrays[f"{length}/columns"] = np.stack(
-            [column[:rows] for column in encode_all(tokenizer, sentences, length)]
-        )
-    for side, rounded in enumerate(sides(arguments.precision)):
-        for length, found in run_side(arguments, arrays, rounded=rounded).items():
-            arrays[f"{length}/refused" if isinstance(found, str) else f"{length}/outputs/{side}"] = np.array(
-                found
-            )
-    np.savez(arguments.reference, **arrays)  # type: ignore[arg-type]
-
-
 class Reference:
-    """What `write_reference` wrote, from a process of its own.
+    """What reference.py wrote."""
 
-    TensorFlow keeps several copies of the weights for as long as its process lasts: together with OpenVINO's a
-    BERT-Large would not fit the container. And OpenVINO is then alone with what it computes.
-    """
-
-    def __init__(self, sides_: int) -> None:
+    def __init__(self, path: Path) -> None:
         import numpy as np
 
-        self._sides = range(sides_)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "reference.npz"
-            done = subprocess.run([sys.executable, *sys.argv, f"--reference={file}"], check=False)
-            if done.returncode == -signal.SIGKILL:
-                fail("TensorFlow was killed, most likely for want of memory.")
-            if done.returncode < 0:
-                fail(
-                    f"TensorFlow crashed ({signal.Signals(-done.returncode).name}) on this graph and checkpoint."
-                )
-            if done.returncode:
-                sys.exit(1)  # it has said why
-            with np.load(file, allow_pickle=False) as arrays:
-                self._arrays = dict(arrays)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                self._arrays: dict[str, Any] = dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            fail(f"{path.name} cannot be read: {one_line(error)}", "Make it by the step before this one.")
+        self.sentences = int(self._arrays["sentences"])
+        self.rounded = any(name.endswith("/exact") for name in self._arrays)
 
-    def rows(self, length: int) -> tuple[list[Ids], list[Vectors]]:
-        """The rows of a length, and TensorFlow's outputs of them, one for each side.
+    def rows(self, length: int) -> Rows:
+        """The rows of a length.
 
         Raises:
-            Refused: TensorFlow can't be run at this length.
+            Refused: TensorFlow can't be run at it.
         """
         if f"{length}/refused" in self._arrays:
             raise Refused(str(self._arrays[f"{length}/refused"]))
-        columns = list(self._arrays[f"{length}/columns"])
-        return columns, [self._arrays[f"{length}/outputs/{side}"] for side in self._sides]
-
-
-class Comparison:
-    """Runs `compare_shape` in another process, and in a new one before memory gets short.
-
-    OpenVINO keeps what it compiled for as long as the process lasts: of a BERT-Large some 1.3 GB a shape, and seven
-    shapes of it would not fit the container.
-    """
-
-    def __init__(self, weights: Path) -> None:
-        shapes = max(1, KEPT_BYTES // (2 * max(1, weights.stat().st_size)))  # fp16 is computed in f32
-        self._pool = ProcessPoolExecutor(
-            max_workers=1,
-            # Not forked: neither library bears it.
-            mp_context=multiprocessing.get_context("spawn"),
-            max_tasks_per_child=shapes,
+        columns = self._arrays[f"{length}/columns"]
+        return Rows(
+            columns=columns,
+            outputs=self._arrays[f"{length}/outputs"],
+            paired=self._arrays["paired"][: columns.shape[1]],
+            exact=self._arrays[f"{length}/exact"] if self.rounded else None,
         )
 
-    def run(
-        self, arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
-    ) -> dict[str, Any]:
-        """As `compare_shape`."""
-        try:
-            return self._pool.submit(compare_shape, arguments, batch, columns, expected).result()
-        except BrokenProcessPool:
-            fail("OpenVINO crashed on this model, or was killed for want of memory.")
 
-
-def compare_shape(
-    arguments: argparse.Namespace, batch: int, columns: list[Ids], expected: list[Vectors]
-) -> dict[str, Any]:
-    """Run the IR with one shape of its inputs on all of these rows, in groups of `batch`.
+class Rows:
+    """The inputs of all rows of a length, and TensorFlow's outputs of them.
 
     Args:
-        arguments: of the command line.
-        batch: rows of the IR's inputs.
-        columns: the inputs of all rows.
-        expected: TensorFlow's outputs, and with fp16 those of the rounded weights too.
+        columns: [3, rows, tokens].
+        outputs: [rows, …].
+        paired: [rows], whether a row holds two sentences.
+        exact: outputs of the paired rows by weights that weren't rounded, if those of `outputs` were.
+    """
+
+    def __init__(
+        self, *, columns: Ids, outputs: Vectors, paired: npt.NDArray[np.bool_], exact: Vectors | None
+    ) -> None:
+        import numpy as np
+
+        self.columns = columns
+        self.outputs = outputs
+        self.paired = paired
+        self.exact = exact
+        self._place = np.cumsum(paired) - 1  # of a paired row in `exact`
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def length(self) -> int:
+        return int(self.columns.shape[2])
+
+    def exact_of(self, some: npt.NDArray[np.int64]) -> Vectors | None:
+        """The exact outputs of those of some rows that have one, in their order."""
+        return None if self.exact is None else self.exact[self._place[some[self.paired[some]]]]
+
+
+def compare_rows(run: Run, rows: Rows, some: Sequence[int], batch: int, head: str) -> dict[str, Any]:
+    """Run some rows in groups of `batch`, the last of them filled with the first of these rows again.
 
     Raises:
-        Refused: the IR can't be run in this shape.
+        Refused: the IR can't be run so.
     """
     import numpy as np
 
-    length = columns[0].shape[1]
-    found = run_all(openvino_run(arguments, batch, length), columns, batch)
-    again = np.arange(len(found)) % len(columns[0])
-    mask = columns[1][again]
-    seen = without_padding(found, mask, arguments.head)
-    finite = bool(np.isfinite(found).all())
-    figures = []
-    for outputs in (side[again] for side in expected):
-        if outputs.shape != found.shape:
-            fail(f"outputs differ in shape: TensorFlow {outputs.shape}, OpenVINO {found.shape}.")
-        finite = finite and bool(np.isfinite(outputs).all())
-        figures.append(compare(without_padding(outputs, mask, arguments.head), seen, arguments.head))
-    rounded = {"max_abs_difference_rounded": figures[-1]["max_abs_difference"]} if len(figures) > 1 else {}
-    return {"all_finite": finite, "batch": batch, "sequence": length} | figures[0] | rounded
+    of = np.array(some)[np.arange(-(-len(some) // batch) * batch) % len(some)]
+    groups = of.reshape(-1, batch)
+    found = np.concatenate([run(list(rows.columns[:, group])) for group in groups])
+    expected = rows.outputs[of]
+    if expected.shape != found.shape:
+        fail(f"outputs differ in shape: TensorFlow {expected.shape}, OpenVINO {found.shape}.")
+    mask = rows.columns[1][of]
+    seen = without_padding(found, mask, head)
+    figures = compare(without_padding(expected, mask, head), seen, head)
+    finite = bool(np.isfinite(found).all() and np.isfinite(expected).all())
+    shape = {"batch": batch, "sequence": rows.length, "rows": len(of)}
+    exact = rows.exact_of(of)
+    if exact is None:
+        return {"all_finite": finite} | shape | figures
+    rounded = {"max_abs_difference_rounded": figures["max_abs_difference"]}
+    if len(exact) == 0:
+        return {"all_finite": finite} | shape | rounded
+    finite = finite and bool(np.isfinite(exact).all())
+    with_exact = rows.paired[of]
+    figures = compare(
+        without_padding(exact, mask[with_exact], head),
+        without_padding(found[with_exact], mask[with_exact], head),
+        head,
+    )
+    return {"all_finite": finite} | shape | figures | rounded
 
 
 def refusal(batch: int, length: int, error: Refused) -> dict[str, Any]:
@@ -582,58 +309,121 @@ def refusal(batch: int, length: int, error: Refused) -> dict[str, Any]:
 
 
 def largest(shapes: list[dict[str, Any]], figure_: str) -> float | None:
-    figures = [shape[figure_] for shape in shapes]
+    figures = [shape[figure_] for shape in shapes if figure_ in shape]
     return None if None in figures else max(figures)
+
+
+def deal(rows: int, batch: int, others: list[int]) -> dict[int, list[int]]:
+    """Say which rows are run in which batch: each in one of them, if that can be.
+
+    A fault in a weight or an operation shows on some row at any batch; what another batch can break is a size that was
+    taken for a constant, and that shows on any group of rows.
+    """
+    waiting, everything = list(range(rows)), list(range(rows))
+    dealt: dict[int, list[int]] = {}
+    for size in (batch, *others):
+        dealt[size] = (waiting + everything)[:size]
+        waiting = waiting[size:]
+    return dealt | {batch: dealt[batch] + waiting}
+
+
+class Measurement:
+    """Runs the IR in one shape after another, and keeps what came of it."""
+
+    def __init__(self, ir: Ir, head: str) -> None:
+        self._ir = ir
+        self._head = head
+        self.shapes: list[dict[str, Any]] = []
+        self.inferred: list[dict[str, int]] = []
+        self.refused: list[dict[str, Any]] = []
+
+    def infer(self, batch: int, length: int) -> bool:
+        """Infer a shape through the graph, without running it; keep the refusal, if it is one."""
+        try:
+            self._ir.reshaped(batch, length)
+        except Refused as error:
+            self.refused.append(refusal(batch, length, error))
+            return False
+        return True
+
+    def base(self, rows: Rows, some: list[int], batch: int) -> None:
+        """Run rows in the shape that the IR was made for.
+
+        Raises:
+            Refused: it can't be.
+        """
+        run = self._ir.compiled(batch, rows.length)
+        self.shapes.append(compare_rows(run, rows, some, batch, self._head))
+
+    def others(self, rows: Rows, dealt: dict[int, list[int]]) -> list[int]:
+        """Run rows in other batches, by one model whose batch is free; give the rows whose batch was refused."""
+        lost: list[int] = []
+        run: Run | None = None
+        for batch, some in dealt.items():
+            try:
+                run = run or self._ir.compiled(FREE, rows.length)
+                self.shapes.append(compare_rows(run, rows, some, batch, self._head))
+            except Refused as error:
+                self.refused.append(refusal(batch, rows.length, error))
+                lost += some
+        return lost
+
+    def length(self, reference: Reference, length: int, batch: int) -> bool:
+        """Run the rows of another length."""
+        try:
+            rows = reference.rows(length)
+            self.base(rows, list(range(len(rows))), batch)
+        except Refused as error:
+            self.refused.append(refusal(batch, length, error))
+            return False
+        return True
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
-    sentences = read_sentences(arguments.sentences)
-    reference = Reference(len(sides(arguments.precision)))
-    comparison = Comparison(arguments.model.with_suffix(".bin"))
-    base = (arguments.batch, arguments.seq_len)
-    shapes: list[dict[str, Any]] = []
-    refused: dict[str, list[dict[str, Any]]] = {"batch": [], "sequence": []}
+    reference = Reference(arguments.reference)
+    ir = Ir(arguments.model, arguments.inputs, arguments.output_node)
+    tried = Measurement(ir, arguments.head)
+    batch, length = arguments.batch, arguments.seq_len
     try:
-        columns, expected = reference.rows(arguments.seq_len)
-        # A fault in a weight or an operation shows on some row at any batch: every row is run in this shape.
-        shapes.append(comparison.run(arguments, arguments.batch, columns, expected))
+        rows = reference.rows(length)
+        others = [other for other in arguments.try_batches if other != batch and tried.infer(other, length)]
+        # A batch of more rows than there are isn't run.
+        run = [other for other in others if other <= len(rows)]
+        tried.inferred += [{"batch": other, "sequence": length} for other in others if other not in run]
+        dealt = deal(len(rows), batch, run)
+        # First the shape with all sizes known: OpenVINO then arranges the weights once for that and for a free batch.
+        tried.base(rows, dealt.pop(batch), batch)
+        if lost := tried.others(rows, dealt):
+            tried.base(rows, lost, batch)
     except Refused as error:
-        fail(f"{arguments.model.name} cannot be compared at {list(base)}: {error}")
-    # What another batch can break is a size that was taken for a constant, and that shows on any group of rows.
-    for batch in arguments.try_batches:
-        if batch != arguments.batch:
-            some = np.arange(batch) % len(columns[0])
-            group = [column[some] for column in columns]
-            try:
-                shapes.append(comparison.run(arguments, batch, group, [side[some] for side in expected]))
-            except Refused as error:
-                refused["batch"].append(refusal(batch, arguments.seq_len, error))
-    free = {"batch": len(shapes) > 1 and not refused["batch"], "sequence": False}
-    tried = len(shapes)
-    for length in arguments.try_lengths:
-        batch = max(2, arguments.batch) if free["batch"] else arguments.batch
-        try:
-            shapes.append(comparison.run(arguments, batch, *reference.rows(length)))
-        except Refused as error:
-            refused["sequence"].append(refusal(batch, length, error))
-    free["sequence"] = len(shapes) > tried and not refused["sequence"]
-    outputs = expected[0]
-    sized = outputs[columns[1] > 0] if arguments.head == "sequence" else outputs
-    alone = [column[: len(sentences)] for column in columns]
+        fail(f"{arguments.model.name} cannot be compared at {[batch, length]}: {error}")
+    free = {"batch": bool(others) and not tried.refused}
+    lengths = [
+        tried.length(reference, other, max(2, batch) if free["batch"] else batch)
+        for other in arguments.try_lengths
+    ]
+    free["sequence"] = bool(lengths) and all(lengths)
+    shapes = tried.shapes
+    sized = rows.outputs[rows.columns[1] > 0] if arguments.head == "sequence" else rows.outputs
+    alone = ~rows.paired
+    base = {"batch": batch, "sequence": length}
     return {
         "all_finite": all(shape["all_finite"] for shape in shapes),
-        "discrimination": discrimination(alone, outputs, arguments.head),
-        "fixed_dimensions": {name: size for name, size in zip(free, base, strict=True) if not free[name]},
+        "discrimination": discrimination(rows.columns[:, alone], rows.outputs[alone], arguments.head),
+        "fixed_dimensions": {name: size for name, size in base.items() if not free[name]},
         "free_dimensions": [name for name in free if free[name]],
+        "inferred": tried.inferred,
         "max_abs_difference": largest(shapes, "max_abs_difference"),
-        "max_abs_difference_rounded": largest(shapes, "max_abs_difference_rounded") if expected[1:] else None,
-        "refused": [*refused["batch"], *refused["sequence"]],
+        "max_abs_difference_rounded": largest(shapes, "max_abs_difference_rounded")
+        if reference.rounded
+        else None,
+        "refused": tried.refused,
         "rms": figure(np.sqrt(np.mean(comparable(sized, arguments.head) ** 2))),
-        "sentences": len(sentences),
+        "sentences": reference.sentences,
         "shapes": shapes,
-        "signature": signature(arguments.model),
+        "signature": ir.signature(),
     }
 
 
@@ -655,30 +445,18 @@ def numbers(text: str) -> list[int]:
     return [positive(part) for part in text.split(",") if part]
 
 
-def length(text: str) -> int:
-    number = positive(text)
-    if number < SHORTEST:
-        raise argparse.ArgumentTypeError(f"{number} holds no sentence pair, at least {SHORTEST} does")
-    return number
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--graph", type=Path, help="inference_graph.pb")
-    parser.add_argument("--meta", type=Path, help="bert_model.ckpt.meta, instead of --graph")
-    parser.add_argument("--checkpoint", type=Path, help="with --meta: the prefix of .index and .data")
     parser.add_argument("--model", type=Path, required=True, help="model.xml, with model.bin beside it")
-    parser.add_argument("--vocab", type=Path, required=True, help="vocab.txt")
-    parser.add_argument("--source", type=Path, required=True, help="directory of the patched tokenization.py")
-    parser.add_argument("--sentences", type=Path, required=True, help="text file, one sentence a line")
+    parser.add_argument("--reference", type=Path, required=True, help="what reference.py wrote")
     parser.add_argument("--batch", type=positive, required=True, help="rows, as the IR was made for")
-    parser.add_argument("--seq-len", type=length, required=True, help="tokens a row, as the IR was made for")
-    parser.add_argument("--fixed-batch", action="store_true", help="TensorFlow's graph takes no other batch")
+    parser.add_argument(
+        "--seq-len", type=positive, required=True, help="tokens a row, as the IR was made for"
+    )
     parser.add_argument("--try-batches", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
-    parser.add_argument("--lower-case", choices=("true", "false"), required=True)
     parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), required=True)
     parser.add_argument(
         "--inputs",
@@ -687,23 +465,12 @@ def main() -> None:
         help="TensorFlow's names of input ids, mask and segment ids",
     )
     parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
-    parser.add_argument("--precision", choices=("fp16", "fp32"), required=True, help="of the IR's weights")
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
-    parser.add_argument(
-        "--reference", type=Path, help=argparse.SUPPRESS
-    )  # of the process that runs TensorFlow
     arguments = parser.parse_args()
-    arguments.lower_case = arguments.lower_case == "true"
-    if bool(arguments.graph) == bool(arguments.meta) or bool(arguments.meta) != bool(arguments.checkpoint):
-        parser.error("give --graph, or --meta and --checkpoint")
-
-    if arguments.reference:
-        write_reference(arguments)
-        return
     report = measure(arguments)
     write_report(arguments.report, report)
     print(f"largest difference {report['max_abs_difference']}")
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, "numpy", "openvino")

@@ -21,20 +21,21 @@ from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
-from bertir.store import Artifact
+from bertir.store import Artifact, Blob
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from bertir.container import StepRun
     from bertir.engine import Engine
     from bertir.fetch import Fetcher
     from bertir.image import Image
     from bertir.intent import ImageIntent
     from bertir.lock import DebianPackage, ImageLock, WheelPin
     from bertir.progress import Progress
-    from bertir.store import Blob, Store
+    from bertir.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,10 @@ class Layout:
     @property
     def patches(self) -> Path:
         return self.root / "patches"
+
+
+# In the place of an input that an earlier step gives, and hasn't given yet.
+PENDING = Blob(digest=Digest("0" * 64), size=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,32 @@ class ContainerStep:
             inputs={path: blob.digest for path, blob in self.inputs.items()},
         )
 
+    def is_ahead_of(self, step: ContainerStep) -> bool:
+        """Whether this is that step, with some inputs that aren't there yet."""
+        return (self.name, self.version, self.arguments, self.outputs, self.inputs.keys()) == (
+            step.name,
+            step.version,
+            step.arguments,
+            step.outputs,
+            step.inputs.keys(),
+        ) and all(blob in (PENDING, step.inputs[path]) for path, blob in self.inputs.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A step whose container was started.
+
+    Args:
+        step: of one that was started ahead, some inputs are `PENDING`.
+        started: when it had its inputs.
+        ends: what ends it, whatever became of it.
+    """
+
+    step: ContainerStep
+    run: StepRun
+    started: datetime
+    ends: contextlib.ExitStack
+
 
 class Builder:
     """Realises steps. A context manager: it closes the engine's connection, if it had to open one.
@@ -111,6 +142,8 @@ class Builder:
         self.realised: list[Realised] = []
         self.environment = environment
         self._stack = contextlib.ExitStack()
+        self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
+        self._begun: dict[Digest, Running] = {}  # by key, until they are waited for
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.store.in_use())
@@ -170,10 +203,17 @@ class Builder:
 
     # steps
 
-    def realise(self, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
+    def realise(
+        self, derivation: Derivation, run: Callable[[], Outcome], *, locked: bool = False
+    ) -> Realised:
         """Realise a step on the host, telling the user whether it ran.
 
         The record says when it ran, and by which bertir: provenance tells it long after.
+
+        Args:
+            derivation: the step.
+            run: what runs it.
+            locked: whether this builder holds the step's lock already.
         """
 
         def recorded() -> Outcome:
@@ -191,7 +231,7 @@ class Builder:
         def waiting() -> None:
             self.progress.say(derivation.step, "waiting for another process that runs this step")
 
-        result = realise(self.store, derivation, recorded, waiting)
+        result = realise(self.store, derivation, recorded, waiting, locked=locked)
         if result.cached:
             self.progress.say(derivation.step, "nothing to do, in the store")
         else:
@@ -202,23 +242,53 @@ class Builder:
         self.realised.append(result)
         return result
 
-    def run(self, step: ContainerStep) -> Realised:
+    def run(self, step: ContainerStep, ahead: Sequence[ContainerStep] = ()) -> Realised:
         """Realise a step in the container.
+
+        Args:
+            step: the step.
+            ahead: steps that follow, of which some inputs are `PENDING`. While this one runs, their programs are started
+                and import what they need; they wait until `run` or `begin` has their inputs.
 
         Raises:
             StepError, EngineError: see `Engine.run`.
         """
-        return self.realise(step.derivation(self.lock.image_id), lambda: self._run(step, self.load_image))
+        derivation = step.derivation(self.lock.image_id)
+        begun = self._begun.pop(derivation.key, None)
+        if begun is None:
+            return self.realise(derivation, lambda: self._run(step, self.load_image, ahead))
+        with begun.ends:
+            return self.realise(derivation, lambda: self._outcome(begun), locked=True)
 
-    def _run(self, step: ContainerStep, image: Callable[[], str]) -> Outcome:
+    def begin(self, step: ContainerStep) -> None:
+        """Start a step that `run` is called for later, and don't wait for it; unless it is in the store, or somebody runs it."""
+        from bertir.engine import ImageGoneError
+
+        derivation = step.derivation(self.lock.image_id)
+        with contextlib.ExitStack() as stack:
+            if self.store.load_record(derivation.step, derivation.key) is not None:
+                return
+            if not stack.enter_context(self.store.lock_if_free(derivation.lock)):
+                return
+            with contextlib.suppress(ImageGoneError):  # `run` will load it
+                begun = self._started(step, self.load_image())
+                self.progress.say(step.name, "running in the container, beside the next")
+                ends = stack.pop_all()
+                ends.callback(begun.ends.close)
+                self._begun[derivation.key] = replace(begun, ends=ends)
+                self._stack.callback(ends.close)
+
+    def _run(
+        self, step: ContainerStep, image: Callable[[], str], ahead: Sequence[ContainerStep] = ()
+    ) -> Outcome:
         """Run a step in the image that `image` gives the ID of, loading it if need be; it is asked again if it went."""
         from bertir.engine import ImageGoneError
 
         try:
-            return self._run_in(step, image())
+            return self._run_in(step, image(), ahead)
         except ImageGoneError:
             self.progress.say("image", "somebody removed it from the engine")
-            return self._run_in(step, image())
+            return self._run_in(step, image(), ahead)
 
     def _clear_leftovers(self, image: str) -> None:
         """Remove what killed builds left that this user may not: folders that a step's user made."""
@@ -229,19 +299,59 @@ class Builder:
                 empty(self.engine, image, folder / VOLUME)
                 emptying.removed(folder)
 
-    def _run_in(self, step: ContainerStep, image: str) -> Outcome:
+    def _run_in(self, step: ContainerStep, image: str, ahead: Sequence[ContainerStep]) -> Outcome:
+        self._clear_leftovers(image)
+        running = self._started(step, image)
+        with running.ends:
+            self.progress.say(step.name, "running in the container")
+            for later in ahead:
+                waiting = self._start(later, image, waits=True)
+                self._ahead[later.name] = waiting
+                self._stack.callback(waiting.ends.close)
+            return self._outcome(running)
+
+    def _started(self, step: ContainerStep, image: str) -> Running:
+        """Give a step that runs: one that was started ahead, and now has its inputs, or another."""
+        waiting = self._ahead.pop(step.name, None)
+        if waiting is None:
+            return self._start(step, image)
+        with contextlib.ExitStack() as stack:
+            stack.callback(waiting.ends.close)
+            if not waiting.step.is_ahead_of(step):
+                return self._start(step, image)
+            missing = {
+                path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
+            }
+            waiting.run.give(self._checked(missing))
+            stack.pop_all()
+        return replace(waiting, step=step, started=datetime.now(UTC))
+
+    def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
         from bertir.container import Command
 
-        self._clear_leftovers(image)
         command = Command(
             name=step.name,
             arguments=step.arguments,
-            inputs={path: self.store.checked(blob, what=path) for path, blob in step.inputs.items()},
+            inputs=self._checked(step.inputs),
             outputs=step.outputs,
             surroundings=self.surroundings,
+            waits=waits,
         )
-        self.progress.say(step.name, "running in the container")
-        with self.store.temporary_folder() as scratch, self.engine.run(image, command, scratch) as finished:
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(self.store.temporary_folder())
+            run = stack.enter_context(self.engine.begin(image, command, scratch))
+            return Running(step=step, run=run, started=datetime.now(UTC), ends=stack.pop_all())
+
+    def _checked(self, inputs: Mapping[str, Blob]) -> dict[str, Path]:
+        """Give where the inputs are that are there, once their bytes were read."""
+        return {
+            path: self.store.checked(blob, what=path) for path, blob in inputs.items() if blob is not PENDING
+        }
+
+    def _outcome(self, running: Running) -> Outcome:
+        """Wait for a step's end, and store what it gave."""
+        step = running.step
+        with running.run.finished() as finished:
             files = {
                 name: self.store.add(read_chunks(file), what=f"{name} of {step.name}")
                 for name, file in finished.outputs.items()
@@ -249,6 +359,7 @@ class Builder:
             log = self.store.add_file(finished.log)
         facts = {
             "seconds": round(finished.seconds, 3),
+            "started": running.started.isoformat(timespec="seconds"),
             "bytes_in": sum(blob.size for blob in step.inputs.values()),
             "engine": self.engine.facts().to_json(),
             "log": str(log.digest),

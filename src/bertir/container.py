@@ -8,12 +8,13 @@ that isn't root, limits on memory, processes, files and time, its inputs mounted
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bertir import emptying
 from bertir.errors import EngineError, StepError, StepTimeoutError
@@ -24,11 +25,17 @@ from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
     from typing import BinaryIO
 
     from bertir.engine import Engine, LogStream
 
 VOLUME = "out"  # the output volume's folder, in the caller's own
+INPUTS = "in"  # the folder of inputs that are waited for, beside it
+WAITED = "/in"  # where a step sees it
+# A step that waits looks for this among its inputs (docker/steps/said.py).
+READY = ".ready"
+WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
 LOG_BYTES = 16 << 20
 # The engine is asked how a step is doing at first after the one, in the end each other of these.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
@@ -59,6 +66,7 @@ class Command:
         outputs: names of the files that the step must leave in `/out`.
         environment: on top of the image's own.
         surroundings: what should not matter; `invoke check` varies it.
+        waits: it is started before its inputs below `/in` are all there.
     """
 
     name: str
@@ -68,6 +76,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     surroundings: Surroundings = field(default_factory=Surroundings)
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,91 +88,162 @@ class Finished:
     seconds: float
 
 
+class StepRun:
+    """One step's container, from its start to its outputs. A context manager: nothing of it is left afterwards.
+
+    A command that waits for its inputs may be started before they are there: its program then imports what it needs, and
+    goes on once it is given them.
+    """
+
+    def __init__(self, engine: Engine, image: str, command: Command, scratch: Path) -> None:
+        self.command = command
+        self._engine = engine
+        self._image = image
+        self._volume = scratch / VOLUME
+        self._inputs = scratch / INPUTS
+        self._log = scratch / "log"
+        # Named before it is made: an interruption while the engine makes it must not lose it.
+        self._name = f"bertir-{uuid.uuid4().hex}"
+        self._stack = contextlib.ExitStack()
+        self._begun = 0.0
+
+    def __enter__(self) -> Self:
+        # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
+        # inside a folder that only the invoking user may enter.
+        self._volume.mkdir()
+        self._volume.chmod(0o777)
+        self._log.touch()
+        with contextlib.ExitStack() as stack:
+            stack.callback(empty, self._engine, self._image, self._volume)
+            folders = {}
+            if self.command.waits:
+                _lay(self.command.inputs, self._inputs)
+                folders = {WAITED: self._inputs}
+            self._begun = time.monotonic()
+            self._running = stack.enter_context(self._started(folders))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def _started(self, folders: Mapping[str, Path]) -> Iterator[contextlib.ExitStack]:
+        """Start the container and the reading of its log; the stack that is given ends both."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._engine.remove, self._name)
+            self._container = self._engine.create(
+                self._name, self._image, self.command, self._volume, folders
+            )
+            self._engine.start(self._container, self.command.name)
+            self._reader = _Reader(self._engine.log_of(self._container), self._log)
+            self._reader.start()
+            stack.callback(self._reader.end)
+            yield stack
+
+    def give(self, inputs: Mapping[str, Path]) -> None:
+        """Give a command that waits the inputs that it lacks, and let it go on: its time begins now.
+
+        Raises:
+            OSError: they can't be laid out for it.
+        """
+        _lay(inputs, self._inputs)
+        self._begun = time.monotonic()
+        (self._inputs / READY).touch()
+
+    @contextlib.contextmanager
+    def finished(self) -> Iterator[Finished]:
+        """Wait for the end, and give the outputs, which last as long as the `with` block.
+
+        Raises: as `Engine.run`.
+        """
+        command, limits = self.command, self.command.limits
+        end = self._end()
+        seconds = time.monotonic() - self._begun
+        if end.status != 0:
+            raise failure(
+                command.name,
+                end,
+                self._log,
+                _kept(self._engine.folder, self._log, command.name),
+                memory=limits.memory_bytes,
+                scratch=limits.scratch_bytes,
+            )
+        with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:
+            yield Finished(outputs=outputs, log=self._log, seconds=seconds)
+
+    def _end(self) -> End:
+        with self._running:
+            stopped = self._watched()
+            # It ends when the container has.
+            self._reader.join(SECONDS_TO_END)
+            self._reader.end()
+            if stopped:
+                kept = _kept(self._engine.folder, self._log, self.command.name)
+                stopped.advice = advised(stopped.advice, kept)
+                raise stopped
+            status, out_of_memory = self._engine.ending_of(self._container)
+        return End(
+            status=status,
+            out_of_memory=out_of_memory,
+            free=free_bytes(self._volume),
+            taken=usage(self._volume, self.command.limits.output_bytes).taken,
+            disk=self._engine.folder,
+        )
+
+    def _watched(self) -> StepError | None:
+        """Wait for the container's end; give why it was made to end, if it was."""
+        limits = self.command.limits
+        until = self._begun + limits.seconds
+        pause = FIRST_PAUSE
+        while self._engine.is_running(self._container):
+            stop: StepError | None = None
+            if time.monotonic() >= until:
+                stop = StepTimeoutError(
+                    f"{self.command.name}: stopped after {limits.seconds:.0f} s, its time limit"
+                )
+            elif fault := _fault_of(self._volume, limits, self._engine.folder):
+                stop = StepError(f"{self.command.name}: {fault[0]}; it was stopped", advice=fault[1])
+            if stop is not None:
+                _kill(self._engine, self._container)
+                return stop
+            # Whoever prints nothing more is likely to end; but it may have closed its output, and go on.
+            if self._reader.is_alive():
+                self._reader.join(min(pause, max(0.0, until - time.monotonic())))
+            else:
+                time.sleep(FIRST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return None
+
+
 @contextlib.contextmanager
 def run_step(engine: Engine, image: str, command: Command, scratch: Path) -> Iterator[Finished]:
     """Run a step to its end and give its outputs, which last as long as the `with` block.
 
     Raises: as `Engine.run`.
     """
-    # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
-    # inside a folder that only the invoking user may enter.
-    volume = scratch / VOLUME
-    volume.mkdir()
-    volume.chmod(0o777)
-    log = scratch / "log"
-    log.touch()
-    try:
-        begun = time.monotonic()
-        end = _end_of(engine, image, command, volume, log)
-        seconds = time.monotonic() - begun
-        limits = command.limits
-        if end.status != 0:
-            raise failure(
-                command.name,
-                end,
-                log,
-                _kept(engine.folder, log, command.name),
-                memory=limits.memory_bytes,
-                scratch=limits.scratch_bytes,
-            )
-        with taken(volume, command.outputs, limits.output_bytes, command.name) as outputs:
-            yield Finished(outputs=outputs, log=log, seconds=seconds)
-    finally:
-        empty(engine, image, volume)
+    with StepRun(engine, image, command, scratch) as run, run.finished() as finished:
+        yield finished
 
 
-def _end_of(engine: Engine, image: str, command: Command, volume: Path, log: Path) -> End:
-    # Named before it is made: an interruption while the engine makes it must not lose it.
-    name = f"bertir-{uuid.uuid4().hex}"
-    try:
-        container = engine.create(name, image, command, volume)
-        engine.start(container, command.name)
-        reader = _Reader(engine.log_of(container), log)
-        reader.start()
+def _lay(inputs: Mapping[str, Path], folder: Path) -> None:
+    """Lay out those of a step's inputs that it sees in a folder of their own, as links to what is in the store."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    for path, source in inputs.items():
+        if not path.startswith(f"{WAITED}/"):
+            continue
+        target = folder / path.removeprefix(f"{WAITED}/")
+        for parent in reversed(target.relative_to(folder).parents[:-1]):
+            (folder / parent).mkdir(exist_ok=True)
+            (folder / parent).chmod(0o755)
         try:
-            stopped = _watched(engine, container, command, volume, reader)
-            # It ends when the container has.
-            reader.join(SECONDS_TO_END)
-        finally:
-            reader.end()
-        if stopped:
-            stopped.advice = advised(stopped.advice, _kept(engine.folder, log, command.name))
-            raise stopped
-        status, out_of_memory = engine.ending_of(container)
-    finally:
-        engine.remove(name)
-    return End(
-        status=status,
-        out_of_memory=out_of_memory,
-        free=free_bytes(volume),
-        taken=usage(volume, command.limits.output_bytes).taken,
-        disk=engine.folder,
-    )
-
-
-def _watched(
-    engine: Engine, container: str, command: Command, volume: Path, reader: _Reader
-) -> StepError | None:
-    """Wait for a container's end; give why it was made to end, if it was."""
-    limits = command.limits
-    until = time.monotonic() + limits.seconds
-    pause = FIRST_PAUSE
-    while engine.is_running(container):
-        stop: StepError | None = None
-        if time.monotonic() >= until:
-            stop = StepTimeoutError(f"{command.name}: stopped after {limits.seconds:.0f} s, its time limit")
-        elif fault := _fault_of(volume, limits, engine.folder):
-            stop = StepError(f"{command.name}: {fault[0]}; it was stopped", advice=fault[1])
-        if stop is not None:
-            _kill(engine, container)
-            return stop
-        # Whoever prints nothing more is likely to end; but it may have closed its output, and go on.
-        if reader.is_alive():
-            reader.join(min(pause, max(0.0, until - time.monotonic())))
-        else:
-            time.sleep(FIRST_PAUSE)
-        pause = min(2 * pause, LONGEST_PAUSE)
-    return None
+            target.hardlink_to(source)
+        except OSError:  # another user's, which the kernel lets nobody link; or a file system without links
+            shutil.copyfile(source, target)
+            target.chmod(0o444)
 
 
 def _fault_of(volume: Path, limits: Limits, disk: Path) -> tuple[str, str] | None:
@@ -242,7 +322,7 @@ def empty(engine: Engine, image: str, volume: Path) -> None:
         EngineError
     ):  # the engine has died, and is told of; the next run clears this away
         try:
-            container = engine.create(name, image, command, volume)
+            container = engine.create(name, image, command, volume, {})
             engine.start(container, command.name)
             while engine.is_running(container) and time.monotonic() < until:
                 time.sleep(FIRST_PAUSE)

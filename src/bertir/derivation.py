@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,11 @@ class Derivation:
     def key(self) -> Digest:
         return Digest.of_json(self.to_json())
 
+    @property
+    def lock(self) -> str:
+        """The name of the lock that whoever runs the step holds."""
+        return f"{self.step}-{self.key.hex}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -75,16 +81,18 @@ def realise(
     derivation: Derivation,
     run: Callable[[], Outcome],
     waiting: Callable[[], None] = lambda: None,
+    *,
+    locked: bool = False,
 ) -> Realised:
     """Give the stored artifact, or run the step once and store what it gave.
 
     Several processes may ask for the same derivation at the same time: one runs it, the others wait and find it.
-    `waiting` is called once by each that waits for longer than a moment.
+    `waiting` is called once by each that waits for longer than a moment. With `locked`, the caller holds the step's lock.
     """
     key = derivation.key
     if (record := store.load_record(derivation.step, key)) is not None:
         return _realised(derivation, record, cached=True)
-    with store.lock(f"{derivation.step}-{key.hex}", waiting=waiting, after=MOMENT):
+    with contextlib.nullcontext() if locked else store.lock(derivation.lock, waiting=waiting, after=MOMENT):
         if (record := store.load_record(derivation.step, key)) is not None:
             return _realised(derivation, record, cached=True)
         outcome = run()

@@ -19,7 +19,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
-from bertir.container import run_step
+from bertir.container import WAIT, StepRun, run_step
 from bertir.errors import ConfigurationError, EngineError, ImageError
 from bertir.interruption import held
 from bertir.store_folder import identities
@@ -230,14 +230,28 @@ class Engine:
         """
         return run_step(self, image, command, scratch)
 
+    def begin(self, image: str, command: Command, scratch: Path) -> StepRun:
+        """Like `run`, without waiting for the end; use what it gives as a context manager."""
+        return StepRun(self, image, command, scratch)
+
     # one container: made under a name, by which it is removed, then known by its ID
 
-    def create(self, name: str, image: str, command: Command, volume: Path) -> str:
-        """Make the container of a step, hardened and limited; give its ID."""
+    def create(
+        self, name: str, image: str, command: Command, volume: Path, folders: Mapping[str, Path]
+    ) -> str:
+        """Make the container of a step, hardened and limited; give its ID.
+
+        `folders` are mounted read-only, by their paths inside the container, and hold the inputs below those.
+        """
         limits = command.limits
+        files = {
+            path: source
+            for path, source in command.inputs.items()
+            if not any(path.startswith(f"{folder}/") for folder in folders)
+        }
         mounts = [
             Mount(target, str(source), type="bind", read_only=True)
-            for target, source in sorted({**command.inputs, **command.surroundings.mounts}.items())
+            for target, source in sorted({**files, **folders, **command.surroundings.mounts}.items())
         ]
         mounts.append(Mount("/out", str(volume), type="bind"))
         try:
@@ -249,7 +263,11 @@ class Engine:
                     cap_drop=["ALL"],
                     detach=True,
                     cpuset_cpus=command.surroundings.cpus or None,
-                    environment={**command.environment, **command.surroundings.environment},
+                    environment={
+                        **command.environment,
+                        **(WAIT if command.waits else {}),
+                        **command.surroundings.environment,
+                    },
                     hostname=command.surroundings.hostname,
                     labels={
                         "bertir.step": command.name,

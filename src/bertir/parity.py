@@ -1,6 +1,6 @@
 """Parity: does the IR compute what TensorFlow computes from the same graph and weights?
 
-The figures come from `docker/steps/verify.py`, which runs both in the container; here they are judged.
+The figures come from `docker/steps/reference.py` and `verify.py`, which run in the container; here they are judged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ THRESHOLDS: Mapping[str, Mapping[str, float]] = {
 }
 # Different sentences must give different outputs by more than what parity allows, or agreement proves nothing.
 DISCRIMINATION_FACTOR = 2.0
-# Each is tried, and one more if the user asks for it.
+# Each is tried, and one more if the user asks for it: run on as many rows, or of more than there are inferred through the graph.
 VERIFIED_BATCHES = (1, 2, 4, 8, 32)
 # What each recipe is for. The graph of meta-graph is what its publisher made it: the report says what is free.
 PROMISED: Mapping[str, tuple[str, ...]] = {"reshapable": ("batch",), "meta-graph": ()}
@@ -46,6 +46,7 @@ class Parity:
         rounded: the same against TensorFlow with its weights rounded to fp16; none for fp32.
         exact_threshold: what that may be at most, and what fp32 may: nothing is left in it but the order of sums.
         batches: the batch sizes that were run.
+        inferred: those whose shapes were inferred through the graph, and that weren't run.
         report: everything that the step measured.
     """
 
@@ -54,6 +55,7 @@ class Parity:
     rounded: float | None
     exact_threshold: float
     batches: tuple[int, ...]
+    inferred: tuple[int, ...]
     report: Mapping[str, Any]
 
 
@@ -84,7 +86,8 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
         signature = report["signature"]
         free = {str(name) for name in report["free_dimensions"]}
         refusals = "; ".join(str(refusal["refused_by"]) for refusal in report["refused"])
-        tried = {*batches, *(refusal["batch"] for refusal in report["refused"])}
+        inferred = tuple(int(shape["batch"]) for shape in report["inferred"])
+        tried = {*batches, *inferred, *(refusal["batch"] for refusal in report["refused"])}
         complete = bool(
             batches
             and {*VERIFIED_BATCHES, request.rows} <= tried
@@ -132,6 +135,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
         rounded=rounded,
         exact_threshold=exact,
         batches=batches,
+        inferred=inferred,
         report=report,
     )
 

@@ -34,7 +34,10 @@ from bertir.provenance import provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import (
+    FROZEN_LATER,
+    IR_LATER,
     LEAST_TOKENS,
+    REFERENCE_LATER,
     compare,
     convert,
     convert_published,
@@ -42,6 +45,7 @@ from bertir.steps import (
     freeze,
     import_checkpoint,
     read,
+    reference,
 )
 from bertir.store import Artifact
 from bertir.task_data import MRPC, read_dev_tsv
@@ -110,31 +114,36 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     steps = [source]
     checkpoint = given
     if kind == HUGGING_FACE:
-        imported = import_checkpoint(builder, given, source)
+        imported = builder.run(import_checkpoint(builder, given, source))
         steps.append(imported)
         checkpoint = imported.artifact
+    expectation = partial(reference, builder, request, weights, source=source, checkpoint=checkpoint)
+    comparison = partial(compare, builder, request, weights)
     frozen: Artifact | None = None
     if request.recipe == META_GRAPH:
-        examined = examine(builder, request, checkpoint)
+        examined = builder.run(examine(builder, request, checkpoint))
         graph = read_graph(read(builder, examined, "graph.json"))
-        ir = convert_published(builder, request, checkpoint, graph)
-        steps += [examined, ir]
+        conversion = convert_published(builder, request, checkpoint, graph)
+        steps.append(examined)
     else:
-        freezing = freeze(builder, request, weights, source, checkpoint)
-        frozen = freezing.artifact
         graph = frozen_graph(request.head, request.tokens(weights.max_positions))
-        ir = convert(builder, request, frozen, graph)
-        steps += [freezing, ir]
-    compared = compare(
-        builder,
-        request,
-        weights,
-        source=source,
-        checkpoint=checkpoint,
-        frozen=frozen,
-        graph=graph,
-        ir=ir.artifact,
-    )
+        freezing = builder.run(
+            freeze(builder, request, weights, source, checkpoint),
+            ahead=(
+                expectation(graph=graph, frozen=FROZEN_LATER),
+                convert(builder, request, FROZEN_LATER, graph),
+                comparison(graph=graph, ir=IR_LATER, expected=REFERENCE_LATER),
+            ),
+        )
+        frozen = freezing.artifact
+        conversion = convert(builder, request, frozen, graph)
+        steps.append(freezing)
+    # TensorFlow computes what is expected while the graph is converted: neither has a part in the other.
+    expecting = expectation(graph=graph, frozen=frozen)
+    builder.begin(expecting)
+    ir = builder.run(conversion)
+    expected = builder.run(expecting)
+    compared = builder.run(comparison(graph=graph, ir=ir.artifact, expected=expected.artifact))
     parity = judge(read(builder, compared, "parity.json"), request, weights.layers)
 
     return Build(
@@ -143,7 +152,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         source_url=pins.upstream.url,
         source=pins.source,
         image=builder.lock,
-        steps=(*steps, compared),
+        steps=(*steps, ir, expected, compared),
         ir=ir.artifact,
         checkpoint=checkpoint,
         frozen_graph=frozen["inference_graph.pb"] if frozen else None,

@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bertir.builder import Builder
+from bertir.builder import Builder, ContainerStep
 from bertir.checkpoint import pinned_files
 from bertir.checkpoint_files import HUGGING_FACE, SAFETENSORS, SMALL_BYTES, read_text
 from bertir.derivation import Realised
@@ -161,8 +161,13 @@ class _NotDoneError(BertirError):
 class _Rehearsal(Builder):
     """Gives what is in the store, and stops at what is not."""
 
-    def realise(self, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
-        del run
+    def begin(self, step: ContainerStep) -> None:
+        del step
+
+    def realise(
+        self, derivation: Derivation, run: Callable[[], Outcome], *, locked: bool = False
+    ) -> Realised:
+        del run, locked
         record = self.store.load_record(derivation.step, derivation.key)
         if record is None:
             raise _NotDoneError(derivation.step)

@@ -99,8 +99,10 @@ def tell(event: str, **facts: object) -> None:
 class Telling(Builder):
     """A builder that tells each stage as soon as it is realised."""
 
-    def realise(self, derivation: Derivation, run: Callable[[], Outcome]) -> Realised:
-        result = super().realise(derivation, run)
+    def realise(
+        self, derivation: Derivation, run: Callable[[], Outcome], *, locked: bool = False
+    ) -> Realised:
+        result = super().realise(derivation, run, locked=locked)
         files = {name: str(blob.digest) for name, blob in result.artifact.files.items()}
         tell("stage", name=derivation.step, cached=result.cached, files=files)
         return result

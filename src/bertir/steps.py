@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertir.builder import ContainerStep
+from bertir.builder import PENDING, ContainerStep
 from bertir.errors import ConfigurationError
 from bertir.materials import task_rows
 from bertir.model import CHECKPOINT_FILES
@@ -24,80 +24,80 @@ if TYPE_CHECKING:
 
 LEAST_TOKENS = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
 META = "bert_model.ckpt.meta"
+FROZEN = "inference_graph.pb"
+REFERENCE = "reference.npz"
+IR = ("model.xml", "model.bin")
+# What a step that is started ahead waits for.
+FROZEN_LATER = Artifact(files={FROZEN: PENDING})
+REFERENCE_LATER = Artifact(files={REFERENCE: PENDING})
+IR_LATER = Artifact(files=dict.fromkeys(IR, PENDING))
 
 
-def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Realised:
+def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> ContainerStep:
     """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
     program, mounted = _program(builder, "import_checkpoint.py", "said.py")
-    return builder.run(
-        ContainerStep(
-            name="import",
-            arguments=(
-                *program,
-                "--model=/in/model.safetensors",
-                "--config=/in/config.json",
-                "--vocab=/in/vocab.txt",
-                "--source=/in/source",
-                "--output=/out",
-            ),
-            inputs=mounted
-            | _mounted("/in", model)
-            | {"/in/source/modeling.py": source.artifact["modeling.py"]},
-            outputs=CHECKPOINT_FILES,
-        )
+    return ContainerStep(
+        name="import",
+        arguments=(
+            *program,
+            "--model=/in/model.safetensors",
+            "--config=/in/config.json",
+            "--vocab=/in/vocab.txt",
+            "--source=/in/source",
+            "--output=/out",
+        ),
+        inputs=mounted | _mounted("/in", model) | {"/in/source/modeling.py": source.artifact["modeling.py"]},
+        outputs=CHECKPOINT_FILES,
     )
 
 
 def freeze(
     builder: Builder, request: Request, weights: Weights, source: Realised, checkpoint: Artifact
-) -> Realised:
+) -> ContainerStep:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
     dev = task_rows(builder, request.task_data)
-    return builder.run(
-        ContainerStep(
-            name="freeze",
-            arguments=(
-                "/usr/bin/python3",
-                "/in/source/run_classifier.py",
-                "--task_name=MRPC",
-                "--do_eval=true",
-                f"--freeze={request.head}",
-                "--data_dir=/in/task",
-                "--vocab_file=/in/checkpoint/vocab.txt",
-                "--bert_config_file=/in/checkpoint/bert_config.json",
-                "--init_checkpoint=/in/checkpoint/bert_model.ckpt",
-                f"--do_lower_case={str(weights.lower_case).lower()}",
-                f"--max_seq_length={request.tokens(weights.max_positions)}",
-                "--output_dir=/out",
-            ),
-            # Not .meta: whatever graph lies there has no part in this one.
-            inputs={"/in/task/dev.tsv": dev}
-            | _mounted("/in/checkpoint", _without(checkpoint, META))
-            | _mounted("/in/source", source.artifact),
-            outputs=("inference_graph.pb",),
-        )
+    return ContainerStep(
+        name="freeze",
+        arguments=(
+            "/usr/bin/python3",
+            "/in/source/run_classifier.py",
+            "--task_name=MRPC",
+            "--do_eval=true",
+            f"--freeze={request.head}",
+            "--data_dir=/in/task",
+            "--vocab_file=/in/checkpoint/vocab.txt",
+            "--bert_config_file=/in/checkpoint/bert_config.json",
+            "--init_checkpoint=/in/checkpoint/bert_model.ckpt",
+            f"--do_lower_case={str(weights.lower_case).lower()}",
+            f"--max_seq_length={request.tokens(weights.max_positions)}",
+            "--output_dir=/out",
+        ),
+        # Not .meta: whatever graph lies there has no part in this one.
+        inputs={"/in/task/dev.tsv": dev}
+        | _mounted("/in/checkpoint", _without(checkpoint, META))
+        | _mounted("/in/source", source.artifact),
+        outputs=(FROZEN,),
     )
 
 
-def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> Realised:
+def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> ContainerStep:
     """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
+    program, mounted = _program(builder, "convert.py", "said.py")
     shape = f"{{i32}}[{request.rows} {graph.sequence}]"
-    return builder.run(
-        ContainerStep(
-            name="convert",
-            arguments=(
-                "mo",
-                "--input_model=/in/inference_graph.pb",
-                f"--input={','.join(name + shape for name in graph.inputs)}",
-                *_mo_arguments(request, graph),
-            ),
-            inputs=_mounted("/in", frozen),
-            outputs=("model.xml", "model.bin"),
-        )
+    return ContainerStep(
+        name="convert",
+        arguments=(
+            *program,
+            f"--input_model=/in/{FROZEN}",
+            f"--input={','.join(name + shape for name in graph.inputs)}",
+            *_mo_arguments(request, graph),
+        ),
+        inputs=mounted | _mounted("/in", frozen),
+        outputs=IR,
     )
 
 
-def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realised:
+def examine(builder: Builder, request: Request, checkpoint: Artifact) -> ContainerStep:
     """See in the container that the published graph can be converted as it is, and how its output is named.
 
     Raises:
@@ -110,39 +110,38 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Realise
             advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
         )
     program, mounted = _program(builder, "examine.py", "operations.py", "said.py")
-    return builder.run(
-        ContainerStep(
-            name="examine",
-            arguments=(
-                *program,
-                f"--meta=/in/{META}",
-                "--checkpoint=/in/bert_model.ckpt",
-                "--config=/in/bert_config.json",
-                f"--head={request.head}",
-                "--output=/out/graph.json",
-            ),
-            inputs=mounted
-            | _mounted("/in", _tensors(checkpoint))
-            | {"/in/bert_config.json": checkpoint["bert_config.json"]},
-            outputs=("graph.json",),
-        )
+    return ContainerStep(
+        name="examine",
+        arguments=(
+            *program,
+            f"--meta=/in/{META}",
+            "--checkpoint=/in/bert_model.ckpt",
+            "--config=/in/bert_config.json",
+            f"--head={request.head}",
+            "--output=/out/graph.json",
+        ),
+        inputs=mounted
+        | _mounted("/in", _tensors(checkpoint))
+        | {"/in/bert_config.json": checkpoint["bert_config.json"]},
+        outputs=("graph.json",),
     )
 
 
-def convert_published(builder: Builder, request: Request, checkpoint: Artifact, graph: Graph) -> Realised:
+def convert_published(
+    builder: Builder, request: Request, checkpoint: Artifact, graph: Graph
+) -> ContainerStep:
     """Run the documented `mo` line on the published graph, of which `examine` found the names."""
-    return builder.run(
-        ContainerStep(
-            name="convert",
-            arguments=(
-                "mo",
-                f"--input_meta_graph=/in/{META}",
-                f"--input={','.join(name.removesuffix(':0') + '{i32}' for name in graph.inputs)}",
-                *_mo_arguments(request, graph),
-            ),
-            inputs=_mounted("/in", _tensors(checkpoint)),
-            outputs=("model.xml", "model.bin"),
-        )
+    program, mounted = _program(builder, "convert.py", "said.py")
+    return ContainerStep(
+        name="convert",
+        arguments=(
+            *program,
+            f"--input_meta_graph=/in/{META}",
+            f"--input={','.join(name.removesuffix(':0') + '{i32}' for name in graph.inputs)}",
+            *_mo_arguments(request, graph),
+        ),
+        inputs=mounted | _mounted("/in", _tensors(checkpoint)),
+        outputs=IR,
     )
 
 
@@ -155,7 +154,7 @@ def _mo_arguments(request: Request, graph: Graph) -> tuple[str, ...]:
     )
 
 
-def compare(
+def reference(
     builder: Builder,
     request: Request,
     weights: Weights,
@@ -164,54 +163,78 @@ def compare(
     checkpoint: Artifact,
     frozen: Artifact | None,
     graph: Graph,
-    ir: Artifact,
-) -> Realised:
-    """Run TensorFlow and the IR on the same sentences in the container, and measure how far they agree.
+) -> ContainerStep:
+    """Run TensorFlow on sentences in the container; nothing of the conversion has a part in it.
 
-    TensorFlow runs the frozen graph, or the published one with its checkpoint restored.
+    It runs the frozen graph, or the published one with its checkpoint restored; for fp16 with rounded weights too.
     """
-    program, mounted = _program(builder, "verify.py", "operations.py", "said.py")
+    program, mounted = _program(builder, "reference.py", "operations.py", "said.py")
     tokens = graph.sequence or request.tokens(weights.max_positions)
-    lengths = sorted({max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens})
     if frozen:
-        subject: tuple[str, ...] = ("--graph=/in/inference_graph.pb",)
+        subject: tuple[str, ...] = (f"--graph=/in/{FROZEN}",)
         inputs = _mounted("/in", frozen)
     else:
         subject = (f"--meta=/in/{META}", "--checkpoint=/in/bert_model.ckpt")
         inputs = _mounted("/in", _tensors(checkpoint))
-    return builder.run(
-        ContainerStep(
-            name="verify",
-            arguments=(
-                *program,
-                *subject,
-                "--model=/in/model.xml",
-                "--vocab=/in/vocab.txt",
-                "--source=/in/source",
-                "--sentences=/in/sentences.txt",
-                f"--batch={graph.batch or request.rows}",
-                f"--seq-len={tokens}",
-                *(("--fixed-batch",) if graph.batch else ()),
-                f"--try-batches={_commas(VERIFIED_BATCHES)}",
-                f"--try-lengths={_commas(lengths)}",
-                f"--lower-case={str(weights.lower_case).lower()}",
-                f"--head={request.head}",
-                f"--inputs={','.join(graph.inputs)}",
-                f"--output-node={graph.output}",
-                f"--precision={request.precision}",
-                "--report=/out/parity.json",
-            ),
-            inputs=mounted
-            | inputs
-            | {
-                "/in/sentences.txt": _step_file(builder, "sentences.txt"),
-                "/in/vocab.txt": checkpoint["vocab.txt"],
-                "/in/source/tokenization.py": source.artifact["tokenization.py"],
-            }
-            | _mounted("/in", ir),
-            outputs=("parity.json",),
-        )
+    return ContainerStep(
+        name="reference",
+        arguments=(
+            *program,
+            *subject,
+            "--vocab=/in/vocab.txt",
+            "--source=/in/source",
+            "--sentences=/in/sentences.txt",
+            f"--batch={graph.batch or request.rows}",
+            f"--seq-len={tokens}",
+            *(("--fixed-batch",) if graph.batch else ()),
+            f"--try-lengths={_other_lengths(tokens, weights)}",
+            f"--lower-case={str(weights.lower_case).lower()}",
+            f"--inputs={','.join(graph.inputs)}",
+            f"--output-node={graph.output}",
+            *(("--rounded",) if request.precision == "fp16" else ()),
+            f"--reference=/out/{REFERENCE}",
+        ),
+        inputs=mounted
+        | inputs
+        | {
+            "/in/sentences.txt": _step_file(builder, "sentences.txt"),
+            "/in/vocab.txt": checkpoint["vocab.txt"],
+            "/in/source/tokenization.py": source.artifact["tokenization.py"],
+        },
+        outputs=(REFERENCE,),
     )
+
+
+def compare(
+    builder: Builder, request: Request, weights: Weights, *, graph: Graph, ir: Artifact, expected: Artifact
+) -> ContainerStep:
+    """Run the IR in the container on the rows of which `expected` has what TensorFlow gave, and measure how far they agree."""
+    program, mounted = _program(builder, "verify.py", "said.py")
+    tokens = graph.sequence or request.tokens(weights.max_positions)
+    return ContainerStep(
+        name="verify",
+        arguments=(
+            *program,
+            "--model=/in/model.xml",
+            f"--reference=/in/{REFERENCE}",
+            f"--batch={graph.batch or request.rows}",
+            f"--seq-len={tokens}",
+            f"--try-batches={_commas(VERIFIED_BATCHES)}",
+            f"--try-lengths={_other_lengths(tokens, weights)}",
+            f"--head={request.head}",
+            f"--inputs={','.join(graph.inputs)}",
+            f"--output-node={graph.output}",
+            "--report=/out/parity.json",
+        ),
+        inputs=mounted | _mounted("/in", expected) | _mounted("/in", ir),
+        outputs=("parity.json",),
+    )
+
+
+def _other_lengths(tokens: int, weights: Weights) -> str:
+    """Give the lengths that are tried beside the one that was asked for: half and double, as far as they can be."""
+    lengths = {max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens}
+    return _commas(sorted(lengths))
 
 
 def read(builder: Builder, step: Realised, name: str) -> bytes:

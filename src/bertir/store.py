@@ -440,6 +440,14 @@ class Store:
                 stack.enter_context(locked(self.root / "locks" / name, waiting=waiting, after=after))
             yield
 
+    @contextlib.contextmanager
+    def lock_if_free(self, name: str) -> Iterator[bool]:
+        """Like `lock`, without waiting: whether it was free is what the block is given."""
+        with contextlib.ExitStack() as stack:
+            with _as_store_error(self.root, "take a lock"):
+                free = stack.enter_context(locked_if_free(self.root / "locks" / name))
+            yield free
+
     def writing(
         self, doing: str, needed: Callable[[], tuple[int, bool]] | None = None
     ) -> contextlib.AbstractContextManager[None]:

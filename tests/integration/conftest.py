@@ -69,15 +69,17 @@ def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
         for name, value in tiny_model.environment.items():
             patch.setenv(name, value)  # pip reads its configuration from the process
         files = fetch_model(builder, model)
-    checkpoint = import_checkpoint(builder, files, source).artifact
-    frozen = freeze(builder, request, weights, source, checkpoint)
+    checkpoint = builder.run(import_checkpoint(builder, files, source)).artifact
+    frozen = builder.run(freeze(builder, request, weights, source, checkpoint))
     return TinyBuild(
         weights=weights,
         request=request,
         source=source,
         checkpoint=checkpoint,
         frozen=frozen,
-        ir=convert(builder, request, frozen.artifact, frozen_graph(request.head, DEFAULT_SEQ_LEN)),
+        ir=builder.run(
+            convert(builder, request, frozen.artifact, frozen_graph(request.head, DEFAULT_SEQ_LEN))
+        ),
     )
 
 

@@ -182,8 +182,10 @@ def test_a_damaged_checkpoint_is_refused_by_the_whole_step_of_either_recipe(
 ) -> None:
     short = damaged_checkpoint(builder, tiny_build, name, lambda data: data[: len(data) // 2])
     runs: list[Callable[[], Realised]] = [
-        lambda: freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, short),
-        lambda: examine(builder, Request(recipe="meta-graph"), short),
+        lambda: builder.run(
+            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, short)
+        ),
+        lambda: builder.run(examine(builder, Request(recipe="meta-graph"), short)),
     ]
     for run in runs:
         with pytest.raises(

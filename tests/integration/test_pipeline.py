@@ -18,7 +18,7 @@ from bertir.errors import ParityError, StepError
 from bertir.graph import frozen_graph
 from bertir.parity import judge
 from bertir.report import DEFAULT_SEQ_LEN, Request
-from bertir.steps import compare, convert, freeze, import_checkpoint, read
+from bertir.steps import compare, convert, freeze, import_checkpoint, read, reference
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
     broken = builder.run(step)
     checkpoint = Artifact(files=dict(tiny_build.checkpoint.files) | dict(broken.artifact.files))
     with pytest.raises(StepError) as caught:
-        freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+        builder.run(freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint))
     assert "missing: bert/pooler/dense/kernel" in str(caught.value)
     assert "bert/pooler/dense/bias" not in str(caught.value)
     assert caught.value.exit_status == 7
@@ -111,19 +111,25 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     tensors[tensor] = tensors[tensor] * np.float32(factor)
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    checkpoint = import_checkpoint(builder, stored, tiny_build.source).artifact
-    frozen = freeze(builder, request, tiny_build.weights, tiny_build.source, checkpoint)
+    checkpoint = builder.run(import_checkpoint(builder, stored, tiny_build.source)).artifact
+    frozen = builder.run(freeze(builder, request, tiny_build.weights, tiny_build.source, checkpoint))
     graph = frozen_graph("pooled", DEFAULT_SEQ_LEN)
-    other = convert(builder, request, frozen.artifact, graph)
-    report = compare(
-        builder,
-        request,
-        tiny_build.weights,
-        source=tiny_build.source,
-        checkpoint=tiny_build.checkpoint,
-        frozen=tiny_build.frozen.artifact,
-        graph=graph,
-        ir=other.artifact,
+    other = builder.run(convert(builder, request, frozen.artifact, graph))
+    expected = builder.run(
+        reference(
+            builder,
+            request,
+            tiny_build.weights,
+            source=tiny_build.source,
+            checkpoint=tiny_build.checkpoint,
+            frozen=tiny_build.frozen.artifact,
+            graph=graph,
+        )
+    )
+    report = builder.run(
+        compare(
+            builder, request, tiny_build.weights, graph=graph, ir=other.artifact, expected=expected.artifact
+        )
     )
     with pytest.raises(ParityError, match="disagree") as caught:
         judge(read(builder, report, "parity.json"), request)
@@ -180,7 +186,9 @@ def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
     rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t5\t6\tAnother row.\tAnd one more.\n" * 20
     (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
     request = replace(tiny_build.request, task_data=str(tmp_path))
-    other = freeze(builder, request, tiny_build.weights, tiny_build.source, tiny_build.checkpoint)
+    other = builder.run(
+        freeze(builder, request, tiny_build.weights, tiny_build.source, tiny_build.checkpoint)
+    )
     assert other.derivation.key != tiny_build.frozen.derivation.key
     assert other.artifact == tiny_build.frozen.artifact
 

@@ -255,7 +255,7 @@ def test_a_training_graph_of_another_tensorflow_is_told_too(
     )
     strange = Artifact(files=dict(checkpoint.files) | dict(made.artifact.files))
     with pytest.raises(StepError) as caught:
-        examine(builder, Request(recipe="meta-graph"), strange)
+        builder.run(examine(builder, Request(recipe="meta-graph"), strange))
     said = str(caught.value)
     for part in (
         "training graph",
@@ -282,9 +282,9 @@ def test_what_only_training_reads_does_not_keep_a_graph_from_being_converted(
     )
     strange = Artifact(files=dict(checkpoint.files) | dict(made.artifact.files))
     request = Request(recipe="meta-graph")
-    graph = read_graph(read(builder, examine(builder, request, strange), "graph.json"))
+    graph = read_graph(read(builder, builder.run(examine(builder, request, strange)), "graph.json"))
     assert graph.output == "bert/pooler/dense/Tanh"
-    assert set(convert_published(builder, request, strange, graph).artifact.files) == {
+    assert set(builder.run(convert_published(builder, request, strange, graph)).artifact.files) == {
         "model.xml",
         "model.bin",
     }
@@ -296,10 +296,10 @@ def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
     tensors = weights() | {"embeddings.position_embeddings.weight": np.zeros((32, HIDDEN), np.float32)}
     contents = files(tensors, config(max_position_embeddings=32))
     given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    other = import_checkpoint(builder, given, tiny_build.source).artifact
+    other = builder.run(import_checkpoint(builder, given, tiny_build.source)).artifact
     mixed = dict(tiny_build.checkpoint.files) | {"bert_model.ckpt.meta": other["bert_model.ckpt.meta"]}
     with pytest.raises(StepError) as caught:
-        examine(builder, Request(recipe="meta-graph"), Artifact(files=mixed))
+        builder.run(examine(builder, Request(recipe="meta-graph"), Artifact(files=mixed)))
     assert "misshapen: bert/embeddings/position_embeddings is [160, 128], the graph takes [32, 128]" in str(
         caught.value
     )
@@ -332,7 +332,7 @@ def test_a_published_graph_is_held_against_the_configuration_that_is_published_w
     with pytest.raises(
         StepError, match=r"is not of the model that bert_model\.ckpt\.meta computes"
     ) as caught:
-        examine(builder, Request(recipe="meta-graph"), mixed)
+        builder.run(examine(builder, Request(recipe="meta-graph"), mixed))
     for line in said:
         assert line in str(caught.value)
 
@@ -365,10 +365,10 @@ def test_a_variable_of_berts_that_the_graph_has_no_place_for_is_refused_by_both_
     slot = "bert/encoder/layer_5/output/dense/bias/adam_m"  # of one that is named already
     checkpoint = with_variables(builder, tiny_build.checkpoint, *strange, slot)
     recipes: dict[str, Callable[[], object]] = {
-        "reshapable": lambda: freeze(
-            builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint
+        "reshapable": lambda: builder.run(
+            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
         ),
-        "meta-graph": lambda: examine(builder, Request(recipe="meta-graph"), checkpoint),
+        "meta-graph": lambda: builder.run(examine(builder, Request(recipe="meta-graph"), checkpoint)),
     }
     for run in recipes.values():
         with pytest.raises(StepError) as caught:
@@ -391,10 +391,12 @@ def test_what_training_and_other_heads_leave_in_a_checkpoint_changes_nothing(
         "global_step",
         "output_weights",
     )
-    frozen = freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    frozen = builder.run(
+        freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+    )
     assert not frozen.cached
     assert frozen.artifact == tiny_build.frozen.artifact
-    assert not examine(builder, Request(recipe="meta-graph"), checkpoint).cached
+    assert not builder.run(examine(builder, Request(recipe="meta-graph"), checkpoint)).cached
 
 
 @pytest.mark.usefixtures("tiny_build")
@@ -415,7 +417,7 @@ def test_a_classifier_that_the_published_graph_lacks_can_be_had_by_the_other_rec
 ) -> None:
     checkpoint = with_variables(builder, tiny_build.checkpoint, "output_weights")
     with pytest.raises(StepError, match="no node loss/Softmax") as caught:
-        examine(builder, Request(recipe="meta-graph", head="classifier"), checkpoint)
+        builder.run(examine(builder, Request(recipe="meta-graph", head="classifier"), checkpoint))
     assert "Use --recipe reshapable" in str(caught.value)
 
 
@@ -510,7 +512,7 @@ def imported(
 ) -> Artifact:
     contents = files(tensors, config(**changes))
     given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    return import_checkpoint(builder, given, build.source).artifact
+    return builder.run(import_checkpoint(builder, given, build.source)).artifact
 
 
 def test_layer_norms_under_their_names_of_old_are_the_same_checkpoint(

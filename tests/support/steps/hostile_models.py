@@ -12,7 +12,6 @@ badly, without a word of the step's), `crashed SIG…` or `hung`.
 # ruff: noqa: E402, I001 - the steps' own modules are found once their folders are named
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -32,10 +31,10 @@ import examine
 import hostile_graphs  # type: ignore[import-not-found]
 import import_checkpoint
 import numpy as np
+import reference
 import run_classifier  # type: ignore[import-not-found]
 import said
 import tensorflow.compat.v1 as tf
-import verify
 from modeling import BertConfig
 
 if TYPE_CHECKING:
@@ -368,16 +367,14 @@ def written_safetensors() -> Iterator[Case]:  # noqa: C901 - a list
 
 
 def publish_graph() -> str:
-    """Do what examine.py does, and as verify.py restores; give `right` if the weights are the checkpoint's."""
+    """Do what examine.py does, and as reference.py restores; give `right` if the weights are the checkpoint's."""
     examine.examine(WORK / META, WORK / PREFIX, WORK / "bert_config.json", "pooled")
-    session = verify.restored_session(WORK / META, WORK / PREFIX, ["Placeholder"], OUTPUT, rounded=False)
-    arguments = argparse.Namespace(
-        output_node=OUTPUT, inputs=["Placeholder:0", "Placeholder_1:0", "Placeholder_2:0"]
-    )
+    session = reference.restored_session(WORK / META, WORK / PREFIX, ["Placeholder"], OUTPUT, rounded=False)
+    inputs = ["Placeholder:0", "Placeholder_1:0", "Placeholder_2:0"]
     try:
-        verify.tensorflow_run(arguments, session, {})([np.ones((1, 8), np.int32)] * 3)
-    except verify.Refused as error:
-        said.fail(error)  # as verify.py's measure does
+        reference.tensorflow_run(inputs, OUTPUT, session, {})([np.ones((1, 8), np.int32)] * 3)
+    except reference.Refused as error:
+        said.fail(error)  # as the program does
     values = {
         node.name: session.run(f"{node.name}:0").tobytes()
         for node in session.graph.as_graph_def().node
