@@ -305,10 +305,15 @@ class Builder:
         with running.ends:
             self.progress.say(step.name, "running in the container")
             for later in ahead:
-                waiting = self._start(later, image, waits=True)
-                self._ahead[later.name] = waiting
-                self._stack.callback(waiting.ends.close)
+                self._start_ahead(later, image)
             return self._outcome(running)
+
+    def _start_ahead(self, step: ContainerStep, image: str) -> None:
+        """Start a step that some step before it will give its inputs to, unless it was started already."""
+        if step.name not in self._ahead:
+            waiting = self._start(step, image, waits=True)
+            self._ahead[step.name] = waiting
+            self._stack.callback(waiting.ends.close)
 
     def _started(self, step: ContainerStep, image: str) -> Running:
         """Give a step that runs: one that was started ahead, and now has its inputs, or another."""
@@ -317,14 +322,16 @@ class Builder:
             return self._start(step, image)
         with contextlib.ExitStack() as stack:
             stack.callback(waiting.ends.close)
-            if not waiting.step.is_ahead_of(step):
-                return self._start(step, image)
-            missing = {
-                path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
-            }
-            waiting.run.give(self._checked(missing))
-            stack.pop_all()
-        return replace(waiting, step=step, started=datetime.now(UTC))
+            if waiting.step.is_ahead_of(step):
+                missing = {
+                    path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
+                }
+                # Of an engine that can't do this, or has ended it, the step is run as any other.
+                with contextlib.suppress(EngineError):
+                    waiting.run.give(self._checked(missing))
+                    stack.pop_all()
+                    return replace(waiting, step=step, started=datetime.now(UTC))
+        return self._start(step, image)
 
     def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
         from bertir.container import Command

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.publish import PROVENANCE, REPORT
+from bertir.report import REFERENCE, VERIFY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ CHUNK = 1 << 20
 VOLATILE: Mapping[str, tuple[str, ...]] = {
     REPORT: (
         "steps.*.facts",
+        "steps.reference.outputs",
+        "steps.verify.derivation",  # one of its inputs is what the step before it measured
+        "steps.verify.key",
         "steps.verify.outputs",
         "parity.max_abs_difference",
         "parity.max_abs_difference_rounded",
@@ -39,7 +43,7 @@ VOLATILE: Mapping[str, tuple[str, ...]] = {
     PROVENANCE: ("predicate.runDetails",),
 }
 # What these steps give is measured, not built: it is listed, and not compared.
-MEASURED = frozenset({"verify"})
+MEASURED = frozenset({REFERENCE, VERIFY})
 
 
 @dataclass(frozen=True, kw_only=True)

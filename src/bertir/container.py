@@ -148,8 +148,10 @@ class StepRun:
 
         Raises:
             OSError: they can't be laid out for it.
+            EngineError: it has ended, or can't be let go on.
         """
         _lay(inputs, self._inputs)
+        self._engine.let_go_on(self._container)
         self._begun = time.monotonic()
         (self._inputs / READY).touch()
 

@@ -47,6 +47,8 @@ BUSY_SECONDS = 120
 LONG_SECONDS = 7200
 # What the engine keeps of a step's output itself, twice: bertir reads along, and keeps less.
 ENGINE_LOG = {"max-size": "64m", "max-file": "2"}
+# What a container gets of the processor when others want it too: one that waits for its inputs next to nothing.
+WAITING_SHARES, USUAL_SHARES = 2, 1024
 # The fields of /info that say what an engine can limit, in the words for it.
 _CAN_LIMIT = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
 
@@ -263,6 +265,7 @@ class Engine:
                     cap_drop=["ALL"],
                     detach=True,
                     cpuset_cpus=command.surroundings.cpus or None,
+                    cpu_shares=WAITING_SHARES if command.waits else None,
                     environment={
                         **command.environment,
                         **(WAIT if command.waits else {}),
@@ -307,6 +310,11 @@ class Engine:
     def start(self, container: str, step: str) -> None:
         with _as_engine_error(f"run {step}"):
             self._client.api.start(container)
+
+    def let_go_on(self, container: str) -> None:
+        """Give a container that was waiting for its inputs the same part of the processor as any other."""
+        with _as_engine_error("let the step go on"):
+            self._client.api.update_container(container, cpu_shares=USUAL_SHARES)
 
     def log_of(self, container: str) -> LogStream:
         """Give what a container prints, as it does."""

@@ -34,6 +34,7 @@ from bertir.provenance import provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import (
+    CHECKPOINT_LATER,
     FROZEN_LATER,
     IR_LATER,
     LEAST_TOKENS,
@@ -53,7 +54,7 @@ from bertir.upstream import SourceLock, load_upstream
 from bertir.weights import of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:
-    from bertir.builder import Builder
+    from bertir.builder import Builder, ContainerStep
     from bertir.derivation import Realised
     from bertir.materials import Pins
 
@@ -113,35 +114,40 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     source = patch_source(builder, pins)
     steps = [source]
     checkpoint = given
+    freezing = partial(freeze, builder, request, weights, source)
+    conversion = partial(convert, builder, request)
+    expectation = partial(reference, builder, request, weights, source=source)
+    comparison = partial(compare, builder, request, weights)
+    graph = frozen_graph(request.head, request.tokens(weights.max_positions))
+
+    def after_freeze(checkpoint: Artifact) -> tuple[ContainerStep, ...]:
+        return (
+            expectation(checkpoint=checkpoint, frozen=FROZEN_LATER, graph=graph),
+            conversion(FROZEN_LATER, graph),
+            comparison(graph=graph, ir=IR_LATER, expected=REFERENCE_LATER),
+        )
+
     if kind == HUGGING_FACE:
-        imported = builder.run(import_checkpoint(builder, given, source))
+        importing = import_checkpoint(builder, given, source)
+        ahead = (freezing(CHECKPOINT_LATER), *after_freeze(CHECKPOINT_LATER))
+        imported = builder.run(importing, ahead if request.recipe != META_GRAPH else ())
         steps.append(imported)
         checkpoint = imported.artifact
-    expectation = partial(reference, builder, request, weights, source=source, checkpoint=checkpoint)
-    comparison = partial(compare, builder, request, weights)
     frozen: Artifact | None = None
     if request.recipe == META_GRAPH:
         examined = builder.run(examine(builder, request, checkpoint))
         graph = read_graph(read(builder, examined, "graph.json"))
-        conversion = convert_published(builder, request, checkpoint, graph)
+        converting = convert_published(builder, request, checkpoint, graph)
         steps.append(examined)
     else:
-        graph = frozen_graph(request.head, request.tokens(weights.max_positions))
-        freezing = builder.run(
-            freeze(builder, request, weights, source, checkpoint),
-            ahead=(
-                expectation(graph=graph, frozen=FROZEN_LATER),
-                convert(builder, request, FROZEN_LATER, graph),
-                comparison(graph=graph, ir=IR_LATER, expected=REFERENCE_LATER),
-            ),
-        )
-        frozen = freezing.artifact
-        conversion = convert(builder, request, frozen, graph)
-        steps.append(freezing)
+        froze = builder.run(freezing(checkpoint), after_freeze(checkpoint))
+        frozen = froze.artifact
+        converting = conversion(frozen, graph)
+        steps.append(froze)
     # TensorFlow computes what is expected while the graph is converted: neither has a part in the other.
-    expecting = expectation(graph=graph, frozen=frozen)
+    expecting = expectation(checkpoint=checkpoint, frozen=frozen, graph=graph)
     builder.begin(expecting)
-    ir = builder.run(conversion)
+    ir = builder.run(converting)
     expected = builder.run(expecting)
     compared = builder.run(comparison(graph=graph, ir=ir.artifact, expected=expected.artifact))
     parity = judge(read(builder, compared, "parity.json"), request, weights.layers)

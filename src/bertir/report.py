@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from bertir.upstream import SourceLock
     from bertir.weights import Weights
 
-FORMAT = 3
+FORMAT = 4
 DEFAULT_BATCH = 1
 DEFAULT_SEQ_LEN = 128
 RESHAPABLE, META_GRAPH = "reshapable", "meta-graph"
 RECIPES = (RESHAPABLE, META_GRAPH)
 DEFAULT_HEAD = "pooled"
+# The steps whose outputs are measured, not built. The second has the first's among its inputs.
+REFERENCE, VERIFY = "reference", "verify"
 OWN_TASK_DATA, NO_TASK_DATA = "own", "bertir"  # the third is MRPC
 
 
@@ -124,6 +126,7 @@ def report(build: Build) -> bytes:
             "max_abs_difference_rounded": build.parity.rounded,
             "threshold_rounded": build.parity.exact_threshold,
             "shapes": build.parity.report["shapes"],
+            "inferred": build.parity.report["inferred"],
             "refused": build.parity.report["refused"],
             "discrimination": build.parity.report["discrimination"],
             "sentences": build.parity.report["sentences"],

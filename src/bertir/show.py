@@ -65,6 +65,7 @@ def build_facts(build: Build, published: Published, seconds: float) -> dict[str,
             "max_abs_difference_rounded": build.parity.rounded,
             "threshold_rounded": build.parity.exact_threshold,
             "batches": list(build.parity.batches),
+            "batches_inferred": list(build.parity.inferred),
         },
         "image": str(build.image.image_id),
         "source_tree": build.source.tree,
@@ -81,6 +82,8 @@ def build_text(facts: Mapping[str, Any]) -> str:
     request, parity = facts["request"], facts["parity"]
     ran = [f"{step['name']} {step['seconds']:.1f} s" for step in facts["steps"] if not step["cached"]]
     batches = ", ".join(str(batch) for batch in parity["batches"])
+    if parity["batches_inferred"]:
+        batches += f"; reshapes to {', '.join(str(batch) for batch in parity['batches_inferred'])}"
     steps = ", ".join(ran) if ran else "nothing to do: every step was in the store, no container was run"
     free, fixed = facts["free_dimensions"], facts["fixed_dimensions"]
     dimensions = [f"{name} free" for name in free] + [f"{name} {size}" for name, size in fixed.items()]

@@ -28,6 +28,7 @@ FROZEN = "inference_graph.pb"
 REFERENCE = "reference.npz"
 IR = ("model.xml", "model.bin")
 # What a step that is started ahead waits for.
+CHECKPOINT_LATER = Artifact(files=dict.fromkeys(CHECKPOINT_FILES, PENDING))
 FROZEN_LATER = Artifact(files={FROZEN: PENDING})
 REFERENCE_LATER = Artifact(files={REFERENCE: PENDING})
 IR_LATER = Artifact(files=dict.fromkeys(IR, PENDING))
@@ -55,12 +56,12 @@ def freeze(
     builder: Builder, request: Request, weights: Weights, source: Realised, checkpoint: Artifact
 ) -> ContainerStep:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
+    program, mounted = _program(builder, "freeze.py", "said.py")
     dev = task_rows(builder, request.task_data)
     return ContainerStep(
         name="freeze",
         arguments=(
-            "/usr/bin/python3",
-            "/in/source/run_classifier.py",
+            *program,
             "--task_name=MRPC",
             "--do_eval=true",
             f"--freeze={request.head}",
@@ -73,7 +74,8 @@ def freeze(
             "--output_dir=/out",
         ),
         # Not .meta: whatever graph lies there has no part in this one.
-        inputs={"/in/task/dev.tsv": dev}
+        inputs=mounted
+        | {"/in/task/dev.tsv": dev}
         | _mounted("/in/checkpoint", _without(checkpoint, META))
         | _mounted("/in/source", source.artifact),
         outputs=(FROZEN,),

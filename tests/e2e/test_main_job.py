@@ -66,7 +66,7 @@ def test_make_all_prints_where_the_ir_lies_its_digests_its_parity_and_the_second
         assert lines[name] == f"sha256:{digest}"
     assert re.fullmatch(
         r"max abs difference \d\.\de-0\d, allowed 5e-03;"
-        r" but for rounding \d\.\de-0[6-9], allowed 1e-05; batches 1, 2, 4, 8, 32",
+        r" but for rounding \d\.\de-0[6-9], allowed 1e-05; batches 1, 2, 4, 8; reshapes to 32",
         lines["parity"],
     )
     assert float(lines["seconds"]) > 1

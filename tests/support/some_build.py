@@ -72,6 +72,7 @@ def some_build(models: Path) -> Build:
     step = Realised(derivation=derivation, artifact=ir, facts=FACTS, cached=False)
     measured: dict[str, Any] = {
         "shapes": [{"batch": 1}, {"batch": 4}],
+        "inferred": [{"batch": 32}],
         "refused": [],
         "free_dimensions": ["batch"],
         "fixed_dimensions": {"sequence": 128},
@@ -122,6 +123,7 @@ def some_build(models: Path) -> Build:
             rounded=1e-7,
             exact_threshold=1e-5,
             batches=(1, 4),
+            inferred=(32,),
             report=measured,
         ),
     )

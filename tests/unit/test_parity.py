@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bertir.errors import BertirError, ParityError, StepError
 from bertir.graph import HEADS
-from bertir.parity import DISCRIMINATION_FACTOR, PROMISED, THRESHOLDS, VERIFIED_BATCHES, judge
+from bertir.parity import DISCRIMINATION_FACTOR, INFERRED_BATCHES, PROMISED, RUN_BATCHES, THRESHOLDS, judge
 from bertir.pipeline import PRECISIONS
 from bertir.report import RECIPES, Request
 
@@ -18,7 +18,8 @@ GOOD: dict[str, Any] = {
     "max_abs_difference_rounded": 1e-7,
     "discrimination": 0.5,
     "all_finite": True,
-    "shapes": [{"batch": batch, "sequence": 128, "max_abs_difference": 1e-7} for batch in VERIFIED_BATCHES],
+    "shapes": [{"batch": batch, "sequence": 128, "max_abs_difference": 1e-7} for batch in RUN_BATCHES],
+    "inferred": [{"batch": batch, "sequence": 128} for batch in INFERRED_BATCHES],
     "free_dimensions": ["batch"],
     "fixed_dimensions": {"sequence": 128},
     "refused": [{"batch": 2, "sequence": 64, "refused_by": "TensorFlow: no"}],
@@ -58,7 +59,8 @@ def test_every_recipe_promises_what_is_free() -> None:
 
 def test_a_good_report_passes_with_its_figures() -> None:
     parity = judge(report(), asked("fp32"))
-    assert (parity.max_abs_difference, parity.threshold, parity.batches) == (1e-7, 1e-5, VERIFIED_BATCHES)
+    assert (parity.max_abs_difference, parity.threshold) == (1e-7, 1e-5)
+    assert (parity.batches, parity.inferred) == (RUN_BATCHES, INFERRED_BATCHES)
     assert parity.report == GOOD
 
 
@@ -171,7 +173,13 @@ def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: flo
 
 
 def test_a_report_that_left_out_a_batch_is_not_complete() -> None:
-    some = [{"batch": batch, "sequence": 128} for batch in VERIFIED_BATCHES]
+    some = [{"batch": batch, "sequence": 128} for batch in RUN_BATCHES]
+    # One that should have been run isn't there because its shapes were inferred.
+    with pytest.raises(StepError, match="not complete"):
+        judge(report(shapes=some[:-1], inferred=[*GOOD["inferred"], some[-1]], refused=[]), asked())
+    with pytest.raises(StepError, match="not complete"):
+        judge(report(inferred=[]), asked())
+    judge(report(shapes=[*some, {"batch": 32, "sequence": 128}], inferred=[]), asked(batch=32))
     for shapes in (some[:-1], some[1:]):
         with pytest.raises(StepError, match="not complete"):
             judge(report(shapes=shapes, refused=[]), asked())

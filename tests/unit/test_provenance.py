@@ -217,7 +217,7 @@ def test_the_form_of_a_statement_is_pinned(build: Build) -> None:
     value = statement(json.dumps(told).encode(), SUMS)
     assert value["predicate"]["runDetails"]["byproducts"].pop(0)["name"] == "report.json"
     assert (told["format"], Digest.of_json(value).hex) == (
-        3,
+        4,
         "251d53fb3d344845e1b53bd8aa4920e0c421c2972190c19b1b7460fd6faae293",
     )
 
