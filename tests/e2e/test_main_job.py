@@ -70,7 +70,7 @@ def test_make_all_prints_where_the_ir_lies_its_digests_its_parity_and_the_second
         lines["parity"],
     )
     assert float(lines["seconds"]) > 1
-    for step in ("import", "freeze", "convert", "verify"):
+    for step in ("import", "freeze", "convert", "reference", "verify"):
         assert step in lines["steps"]
 
 
@@ -121,7 +121,14 @@ def test_the_report_says_what_went_in_and_what_came_out(main_job: MainJob) -> No
     assert report["from"]["source"]["commit"] == "eedf5716ce1268e56f0a50264a88cafad334ac61"
     assert [port["partial_shape"] for port in report["inputs"]] == ["[1,128]"] * 3
     assert {port["element_type"] for port in report["inputs"]} == {"i32"}
-    assert [step["name"] for step in report["steps"]] == ["source", "import", "freeze", "convert", "verify"]
+    assert [step["name"] for step in report["steps"]] == [
+        "source",
+        "import",
+        "freeze",
+        "convert",
+        "reference",
+        "verify",
+    ]
     for step in report["steps"]:
         assert all(step["facts"][fact] > 0 for fact in ("seconds", "bytes_in", "bytes_out"))
         for blob in step["outputs"].values():
@@ -148,7 +155,7 @@ def test_what_was_published_is_signed_verified_and_rebuilt_from_its_provenance_a
     facts = json.loads(done.stdout)
     assert facts["rebuilt"]
     assert facts["signed_by"]
-    for step in ("source", "import", "freeze", "convert", "verify"):
+    for step in ("source", "import", "freeze", "convert", "reference", "verify"):
         assert re.search(rf"\] {step} +done in", done.stderr), step  # none was in its store
     statement = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
@@ -320,6 +327,9 @@ def test_tensorflow_and_ir_give_the_numbers_of_another_implementation(main_job: 
         pooled = load_file(builder.store.path(builder.run(step).artifact["pooled"].digest))
     assert np.abs(pooled["tensorflow"] - expected).max() <= ALLOWED_FROM_REFERENCE
     assert np.abs(pooled["openvino"] - expected).max() <= ALLOWED_FROM_REFERENCE
+    # A build infers the shapes of a batch of 32, and doesn't run it.
+    assert pooled["thirty_two"].shape == (32, expected.shape[1])
+    assert np.abs(pooled["thirty_two"] - expected[np.arange(32) % rows]).max() <= ALLOWED_FROM_REFERENCE
 
 
 @pytest.mark.engine
@@ -342,7 +352,7 @@ def test_a_changed_patch_runs_freeze_and_what_follows_and_not_the_image(
     done = checkout.invoke("build-ir", "--format", "json")
     assert done.status == 0, done.stderr
     ran = {step["name"]: not step["cached"] for step in json.loads(done.stdout)["steps"]}
-    assert ran == {"source": True, "import": True, "freeze": True, "convert": True, "verify": True}
+    assert ran == dict.fromkeys(("source", "import", "freeze", "convert", "reference", "verify"), True)
     assert "assembling" not in done.stderr
     assert "loading" not in done.stderr
 

@@ -132,9 +132,12 @@ def test_ten_builds_at_once_make_each_artifact_once_while_garbage_is_collected(
     for process, log in zip(processes, logs, strict=True):
         assert process.returncode == 0, log
     ran = collections.Counter(name for log in logs for name in DONE.findall(log))
-    containers = {"import": 2, "freeze": 2, "convert": 3, "verify": 3}
+    containers = {"import": 2, "freeze": 2, "convert": 3, "reference": 3, "verify": 3}
     assert ran == {"source": 1} | containers
-    assert created(place.store, begun) == containers
+    made = created(place.store, begun)
+    # Who freezes starts what follows ahead; another build may be faster to run it, in a container of its own.
+    assert made >= collections.Counter(containers)
+    assert {step: made[step] for step in ("import", "freeze")} == {"import": 2, "freeze": 2}
     # Of ten at most one loads the image, and here it is loaded already.
     assert not [log for log in logs if "loading" in log]
     found = collections.defaultdict(set)

@@ -209,7 +209,7 @@ def test_a_checkpoint_in_a_zip_of_googles_kind_gives_the_same_ir_without_an_impo
     )
     assert done.status == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert [step["name"] for step in facts["steps"]] == ["source", "freeze", "convert", "verify"]
+    assert [step["name"] for step in facts["steps"]] == ["source", "freeze", "convert", "reference", "verify"]
     assert facts["files"] == {name: str(blob.digest) for name, blob in tiny_build.ir.artifact.files.items()}
     report = json.loads((checkout.root / facts["folder"] / "report.json").read_text(encoding="utf-8"))
     assert report["from"]["model"]["archive"]["kind"] == "google-zip"

@@ -26,9 +26,14 @@ OUTPUTS = {
     "import": {"bert_model.ckpt.index": "/in/checkpoint/bert_model.ckpt.index"},
     "freeze": {"inference_graph.pb": "/in/inference_graph.pb"},
     "convert": {"model.bin": "/in/model.bin"},  # the .xml comes anew with it
+    "reference": {"reference.npz": "/in/reference.npz"},
     "verify": {"parity.json": "parity.json"},
 }
-PROGRAMS = {"import_checkpoint.py": "/step/import_checkpoint.py", "verify.py": "/step/verify.py"}
+PROGRAMS = {
+    "import_checkpoint.py": "/step/import_checkpoint.py",
+    "reference.py": "/step/reference.py",
+    "verify.py": "/step/verify.py",
+}
 
 
 def test_one_flipped_byte_in_each_kind_of_object_is_named_and_healed_in_the_same_run(

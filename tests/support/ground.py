@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,10 @@ class Ground:
         assert left_in(self.store) == []
 
     def until_running(self, step: str = "") -> Callable[[RunningTask], None]:
-        """Ready when a new container runs, of this step; of one that was killed before nothing is left then."""
+        """Ready when a new container runs, of this step; of one that was killed before nothing is left then.
+
+        One that was started ahead of its inputs doesn't run yet: that a step does is said.
+        """
         left = self.containers.steps()
 
         def new() -> bool:
@@ -67,9 +71,9 @@ class Ground:
             return any(number not in left and step in ("", found[number]) for number in found)
 
         def ready(task: RunningTask) -> None:
+            if step:
+                task.wait_for(lambda: re.search(rf"\] {step} +running in the container", task.said), step)
             task.wait_for(new, f"a container {step}")
-            found = self.containers.steps()
-            assert len(found) == 1
-            assert not found.keys() & left
+            assert not self.containers.steps().keys() & left
 
         return ready

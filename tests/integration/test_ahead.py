@@ -1,0 +1,216 @@
+"""Steps whose containers are started before their inputs are there, or run beside another."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import docker
+import pytest
+from checkout import ROOT
+
+from bertir.builder import PENDING, Builder, ContainerStep
+from bertir.errors import StepError
+from bertir.progress import SILENT
+from bertir.store import Blob, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bertir.derivation import Realised
+
+pytestmark = pytest.mark.engine
+
+# It tells what it sees, or does what it is told.
+PROGRAM = b"""
+import json, pathlib, sys, time
+sys.path.insert(0, "/step")
+from said import run
+
+def main():
+    given = pathlib.Path("/in/deep/er/given").read_text()
+    if given == "fail":
+        sys.exit(3)
+    if given == "sleep":
+        time.sleep(600)
+    try:
+        open("/in/deep/er/given", "a")
+        writable = True
+    except OSError:
+        writable = False
+    files = sorted(str(path) for path in pathlib.Path("/in").rglob("[a-z]*") if path.is_file())
+    told = {"given": given, "files": files, "writable": writable}
+    pathlib.Path("/out/told.json").write_text(json.dumps(told))
+
+run(main, "json")
+"""
+SEEN = {"files": ["/in/beside", "/in/deep/er/given"], "writable": False}
+
+
+class Bench:
+    """A builder with a store of its own, on the engine that has the image."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self._begun = time.time()
+        self._said = (ROOT / "docker/steps/said.py").read_bytes()
+
+    def step(self, name: str, given: bytes | Blob, beside: bytes = b"beside") -> ContainerStep:
+        add = self.builder.store.add_bytes
+        return ContainerStep(
+            name=name,
+            arguments=("/usr/bin/python3", "/step/program.py"),
+            inputs={
+                "/step/program.py": add(PROGRAM),
+                "/step/said.py": add(self._said),
+                "/in/beside": add(beside),
+                "/in/deep/er/given": given if isinstance(given, Blob) else add(given),
+            },
+            outputs=("told.json",),
+        )
+
+    def told(self, realised: Realised) -> dict[str, Any]:
+        path = self.builder.store.path(realised.artifact["told.json"].digest)
+        value: dict[str, Any] = json.loads(path.read_bytes())
+        return value
+
+    def there(self) -> dict[str, str]:
+        """The ids of this store's containers that are there, by step."""
+        client = docker.from_env()
+        try:
+            found = client.containers.list(all=True, filters=self._label)
+            return {str(container.labels["bertir.step"]): str(container.id) for container in found}
+        finally:
+            client.close()
+
+    def created(self) -> list[str]:
+        """The steps of the containers that were made for this store."""
+        client = docker.from_env()
+        try:
+            events = client.events(
+                since=int(self._begun),
+                until=int(time.time()) + 1,
+                decode=True,
+                filters={"type": "container", "event": "create"} | self._label,
+            )
+            return sorted(event["Actor"]["Attributes"]["bertir.step"] for event in events)
+        finally:
+            client.close()
+
+    @property
+    def _label(self) -> dict[str, Any]:
+        return {"label": f"bertir.folder={self.builder.store.root}"}
+
+
+@pytest.fixture
+def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
+    builder.load_image()
+    with ExitStack() as stack:
+
+        def make(name: str) -> Bench:
+            own = Builder(
+                layout=builder.layout,
+                store=Store(tmp_path / name),
+                fetcher=builder.fetcher,
+                environment=builder.environment,
+                progress=SILENT,
+            )
+            return Bench(stack.enter_context(own))
+
+        yield make
+
+
+@pytest.fixture
+def bench(opened: Callable[[str], Bench]) -> Bench:
+    return opened("store")
+
+
+def test_a_step_that_was_started_ahead_sees_and_gives_what_it_does_otherwise(
+    bench: Bench, opened: Callable[[str], Bench]
+) -> None:
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
+    assert bench.there().keys() == {"second"}
+    second = bench.builder.run(bench.step("second", b"two"))
+    assert not second.cached
+    assert bench.told(second) == {"given": "two"} | SEEN
+    assert bench.created() == ["first", "second"]
+    assert bench.there() == {}
+    plain = opened("another")
+    alone = plain.builder.run(plain.step("second", b"two"))
+    assert (alone.derivation, alone.artifact) == (second.derivation, second.artifact)
+
+
+def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(bench: Bench) -> None:
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
+    second = bench.builder.run(bench.step("second", b"two", beside=b"something else"))
+    assert bench.told(second) == {"given": "two"} | SEEN
+    assert bench.created() == ["first", "second", "second"]
+    assert bench.there() == {}
+
+
+def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Bench) -> None:
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
+    client = docker.from_env()
+    client.containers.get(bench.there()["second"]).remove(force=True)
+    client.close()
+    assert bench.told(bench.builder.run(bench.step("second", b"two")))["given"] == "two"
+    assert bench.there() == {}
+
+
+@pytest.mark.parametrize("given", [b"fail", b"two"])
+def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench, given: bytes) -> None:
+    ahead = [bench.step(name, PENDING) for name in ("second", "third")]
+    if given == b"fail":
+        with pytest.raises(StepError, match="first: exit status 3"):
+            bench.builder.run(bench.step("first", given), ahead=ahead)
+    else:
+        bench.builder.run(bench.step("first", given), ahead=ahead)
+    assert bench.there().keys() == {"second", "third"}
+    bench.builder.__exit__(None, None, None)
+    assert bench.there() == {}
+    assert bench.builder.store.abandoned() == []
+    assert not [path for path in (bench.builder.store.root / "tmp").iterdir() if path.is_dir()]
+
+
+def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:
+    bench.builder.run(bench.step("first", b"one"))
+    again = bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
+    assert again.cached
+    assert bench.created() == ["first"]
+
+
+def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(bench: Bench) -> None:
+    beside = bench.step("beside", b"two")
+    bench.builder.begin(beside)
+    assert bench.there().keys() == {"beside"}
+    bench.builder.run(bench.step("first", b"one"))
+    done = bench.builder.run(beside)
+    assert not done.cached
+    assert bench.told(done)["given"] == "two"
+    assert bench.builder.run(beside).cached
+    bench.builder.begin(beside)  # is in the store
+    assert bench.created() == ["beside", "first"]
+    assert bench.there() == {}
+
+
+def test_a_step_that_somebody_else_runs_is_not_begun(bench: Bench, opened: Callable[[str], Bench]) -> None:
+    other = opened("store")
+    step = bench.step("beside", b"two")
+    bench.builder.begin(step)
+    other.builder.begin(step)
+    assert bench.created() == ["beside"]
+    assert not bench.builder.run(step).cached
+    assert other.builder.run(step).cached
+
+
+def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench) -> None:
+    bench.builder.begin(bench.step("beside", b"sleep"))
+    with pytest.raises(StepError):
+        bench.builder.run(bench.step("first", b"fail"))
+    bench.builder.__exit__(None, None, None)
+    assert bench.there() == {}
+    # Nor is its lock held any longer.
+    assert list((bench.builder.store.root / "locks").iterdir()) == []
