@@ -12,10 +12,11 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
+from bertir.checkpoint_files import SMALL_BYTES, choose, read_text
 from bertir.configuration import google_problems, integer_problems
 from bertir.digest import Digest, read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.model import HUGGING_FACE
 from bertir.redact import shown
 from bertir.steady import Marks
 from bertir.store import Artifact

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -235,6 +234,8 @@ def _put_back(folder: Path, prefix: str) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step (renameat2(2), RENAME_EXCHANGE); False where the system can't."""
+    import ctypes  # here alone: a build with nothing to do exchanges nothing
+
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
