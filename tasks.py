@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT_HELP = "text or json; progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
+PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
@@ -166,6 +167,7 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "paranoid": PARANOID_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -186,6 +188,7 @@ def build_ir(
     bundle: str = "",
     mirror: str = "",
     task_data: str = "",
+    paranoid: bool = False,
     format_: str = "text",
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
@@ -206,6 +209,7 @@ def build_ir(
                 offline=offline,
                 bundle=bundle,
                 mirror=mirror,
+                paranoid=paranoid,
                 as_json=format_ == "json",
             )
         )

@@ -192,6 +192,7 @@ class Builder:
         """
 
         def recorded() -> Outcome:
+            self.store.hints.confirm()
             started, begun = datetime.now(UTC), time.monotonic()
             outcome = run()
             circumstances = {

@@ -31,6 +31,7 @@ def build_ir(
     offline: bool,
     bundle: str,
     mirror: str,
+    paranoid: bool,
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
@@ -44,7 +45,7 @@ def build_ir(
             )
         pipeline.check(request)
         local = find_checkpoint(checkpoint)
-    with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
+    with session.builder(offline=offline or bool(bundle), mirror=mirror, paranoid=paranoid) as builder:
         if local is None:
             request = replace(request, model=named_or_first(builder.models, request.model))
         if bundle:
@@ -99,7 +100,7 @@ def fetch(
         raise ConfigurationError(
             "--output is where the task data go", advice=f"Say which, by --task-data {MRPC}."
         )
-    with session.builder(mirror=mirror) as builder:
+    with session.builder(mirror=mirror, paranoid=bool(bundle)) as builder:
         name = named_or_first(builder.models, model)
 
         def work() -> tuple[dict[str, Digest], Artifact | None, int]:

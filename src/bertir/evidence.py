@@ -71,7 +71,7 @@ def _rebuild(
         store.in_use(),
         store.temporary_folder() as folder,
         replace(session, environment={**session.environment, "BERTIR_STORE": str(folder / "store")}).builder(
-            offline=bool(bundle), mirror=mirror
+            offline=bool(bundle), mirror=mirror, paranoid=True
         ) as builder,
     ):
         if bundle:
@@ -169,7 +169,7 @@ def check(
         request = replace(request, model=named_or_first(load_models(session.layout.models), request.model))
     if request.task_data not in ("", MRPC):
         request = replace(request, task_data=str(Path(request.task_data).absolute()))
-    with session.builder(mirror=mirror) as builder:
+    with session.builder(mirror=mirror, paranoid=True) as builder:
         checked = rebuild_and_compare(builder, request, checkpoint, wanted)
     facts = check_facts(checked)
     return show.to_json(facts) if as_json else check_text(checked), checked.error()

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from bertir.builder import Builder
 from bertir.checkpoint import pinned_files
 from bertir.derivation import Realised
-from bertir.digest import Digest
 from bertir.errors import BertirError
 from bertir.estimate import ADVICE, Work, image_works, lies_in, peak, refusal, same_disk
 from bertir.model import HUGGING_FACE, GoogleZip, encoder_parameters, find_model
@@ -207,5 +206,5 @@ def _is_stored(store: Store, local: LocalCheckpoint | None) -> bool:
         path for name, path in local.files.items() if name == SAFETENSORS or name.startswith("bert_model.")
     ]
     with contextlib.suppress(OSError):
-        return all(store.find(Digest.of_file(path)) is not None for path in large)
+        return all(store.find(store.hints.digest(path)) is not None for path in large)
     return False
