@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class Hints:
         self._believed = believed
         self._read: dict[Path, tuple[Mark, Digest]] = {}  # by this process
         self._unread: dict[Path, tuple[Mark, Digest]] = {}  # what was believed, and is to be built from
+        self._confirming = threading.Lock()
 
     def digest(self, path: Path, *, built_from: bool = False) -> Digest:
         """Give a file's digest: by its hint, if it has one; else by reading it.
@@ -74,21 +76,24 @@ class Hints:
         Raises:
             ConfigurationError: a file isn't what it was said to be.
         """
-        for path, (mark, believed) in list(self._unread.items()):
-            try:
-                with path.open("rb") as file:
-                    found = self._found(path, file, Mark.of(os.fstat(file.fileno())))
-            except OSError as error:
-                raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-            if found != believed:
+        with self._confirming:  # another thread's step waits until it is read
+            while self._unread:
+                path, (mark, believed) = self._unread.popitem()
+                # What was believed is given up before it is read: it is noted anew then, if it is to be remembered.
                 with contextlib.suppress(OSError):
                     self._place(mark).unlink()
-                raise ConfigurationError(
-                    f"{path} holds other bytes than when it was read last, and its size and times were the same"
-                    f"\n  then {believed}\n  now  {found}",
-                    advice="Its disk may be failing (dmesg): see whether it is the file that you mean. The next run reads it anew.",
-                )
-            self._unread.pop(path, None)
+                try:
+                    with path.open("rb") as file:
+                        found = self._found(path, file, Mark.of(os.fstat(file.fileno())))
+                except OSError as error:
+                    raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+                if found != believed:
+                    raise ConfigurationError(
+                        f"{path} holds other bytes than when it was read last, and its size and times were the same"
+                        f"\n  then {believed}\n  now  {found}",
+                        advice="Its disk may be failing (dmesg): see whether it is the file that you mean."
+                        " The next run reads it anew.",
+                    )
 
     def _found(self, path: Path, file: BufferedReader, mark: Mark) -> Digest:
         """Read a file, and remember what was found if it had settled before and stayed as it was."""

@@ -340,13 +340,32 @@ def test_a_checkpoint_whose_bytes_changed_and_no_time_with_them_is_built_from_by
     fresh = Store(store.root)
     ran, published = build(fresh, checkpoint, tmp_path / "dist")
     assert (ran, published.unchanged) == (0, True)  # this is what is given up
-    before = sorted((tmp_path / "dist").rglob("*"))
+    places = (tmp_path / "dist", store.root / "records")
+    before = [sorted(place.rglob("*")) for place in places]
     with pytest.raises(ConfigurationError, match="holds other bytes than when it was read last") as raised:
         build(fresh, checkpoint, tmp_path / "dist", "fp32")
     assert str(stored) in str(raised.value)
-    assert sorted((tmp_path / "dist").rglob("*")) == before
+    assert [sorted(place.rglob("*")) for place in places] == before  # no step ran
     ran, _ = build(Store(store.root), checkpoint, tmp_path / "dist", "fp32")
     assert ran  # from what lies there now, as its hint is gone
+
+
+def test_a_hint_that_was_found_wrong_is_not_believed_again(store: Store, file: Path) -> None:
+    lie(store, file)
+    assert store.hints.digest(file, built_from=True) == LIE
+    with pytest.raises(ConfigurationError, match="holds other bytes"):
+        store.hints.confirm()
+    assert Store(store.root).hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_was_confirmed_is_not_read_once_more(store: Store, file: Path) -> None:
+    store.hints.digest(file)
+    fresh = Store(store.root)
+    fresh.hints.digest(file, built_from=True)
+    assert bytes_read(fresh.hints.confirm) >= len(LARGE)
+    fresh.hints.digest(file, built_from=True)
+    assert bytes_read(fresh.hints.confirm) < 20_000
 
 
 @pytest.mark.usefixtures("soon")
@@ -406,6 +425,13 @@ def test_a_large_object_is_read_once_by_a_process(store: Store) -> None:
         other.checked(blob, what="it")
         read = bytes_read(lambda other=other: other.checked(blob, what="it"))  # type: ignore[misc]
         assert (read >= len(LARGE)) == again
+
+
+def test_a_large_object_that_changed_a_moment_ago_is_read_each_time(store: Store) -> None:
+    blob = store.add_bytes(LARGE)
+    other = Store(store.root)
+    for _ in range(2):
+        assert bytes_read(lambda: other.checked(blob, what="it")) >= len(LARGE)
 
 
 @pytest.mark.usefixtures("soon")
