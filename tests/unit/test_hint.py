@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from damage import flip
+from damage import LIE, flip, lie
 from done_build import LARGE, done_builder, tuned
 from small_disk import small_disk
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
     from bertir.publish import Published
 
-LIE = Digest.of_bytes(b"other bytes")
 TICK = 0.03  # seconds, in which the times of files move for sure
 
 
@@ -67,15 +64,6 @@ def bytes_read(work: Callable[[], object]) -> int:
 
 def hints(store: Store) -> list[Path]:
     return sorted((store.root / "hints").iterdir())
-
-
-def lie(store: Store, path: Path, digest: Digest = LIE, **changed: int) -> Path:
-    """Write a hint that is whole, and wrong."""
-    value: dict[str, Any] = {"digest": str(digest), "digest_of": asdict(Mark.of(path.stat())) | changed}
-    status = path.stat()
-    place = store.root / "hints" / f"{status.st_dev:x}-{status.st_ino:x}"
-    place.write_text(json.dumps(value | {"sha256": Digest.of_json(value).hex}), encoding="ascii")
-    return place
 
 
 # what is read

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from done_build import ENVIRONMENT, ROOT, done_builder, tuned
+from damage import flip, lie
+from done_build import ENVIRONMENT, LARGE, ROOT, done_builder, tuned
 from tiny_bert import files, make_model
 
+from bertir.digest import Digest
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
 from bertir.report import Request
@@ -29,7 +31,8 @@ before = set(sys.modules)
 try:
     program.run(sys.argv[1:])
 except SystemExit as end:
-    assert not end.code, end.code
+    if end.code:
+        raise
 sys.stderr.write(json.dumps(sorted(set(sys.modules) - before)))
 """
 # Of the standard library, what takes long to import and a build with nothing to do has no use for.
@@ -82,18 +85,24 @@ def of_a_checkpoint(tmp_path: Path) -> Done:
     return Done((f"--checkpoint={folder}",), {})
 
 
-def again(tmp_path: Path, done: Done) -> tuple[Any, set[str]]:
-    """Build once more; give what it said, and the modules that it imported."""
+def started(tmp_path: Path, done: Done, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Build once more."""
     command = ("invoke", "build-ir", f"--output={tmp_path / 'dist'}", "--format=json", *done.arguments)
     store = {"BERTIR_STORE": str(tmp_path / "store")}
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *command],
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *command, *options],
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, **done.environment, **store},
-        check=True,
+        env={**os.environ, **ENVIRONMENT, **done.environment, **store, **variables},
+        check=False,
         capture_output=True,
         text=True,
     )
+
+
+def again(tmp_path: Path, done: Done) -> tuple[Any, set[str]]:
+    """Build once more; give what it said, and the modules that it imported."""
+    ended = started(tmp_path, done)
+    assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout), set(json.loads(ended.stderr.splitlines()[-1]))
 
 
@@ -116,3 +125,35 @@ def test_a_build_of_a_model_does_not_import_what_reads_a_users_checkpoint(
 ) -> None:
     _, imported = again(tmp_path, of_a_model)
     assert "bertir.local_checkpoint" not in imported
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "reads"),
+    [
+        ((), {}, False),
+        ((), {"BERTIR_PARANOID": "0"}, False),
+        ((), {"BERTIR_PARANOID": "1"}, True),
+        (("--paranoid",), {}, True),
+        (("--paranoid",), {"BERTIR_PARANOID": "0"}, True),
+    ],
+)
+def test_what_a_hint_hides_is_seen_by_who_asks_for_it(
+    tmp_path: Path,
+    of_a_checkpoint: Done,
+    options: tuple[str, ...],
+    variables: dict[str, str],
+    *,
+    reads: bool,
+) -> None:
+    [model] = (tmp_path / "dist").rglob("model.bin")
+    flip(model)
+    lie(Store(tmp_path / "store"), model, Digest.of_bytes(LARGE))
+    assert started(tmp_path, of_a_checkpoint, *options, **variables).returncode == 0
+    assert (model.read_bytes() == LARGE) == reads
+
+
+def test_whether_to_be_paranoid_is_said_by_0_or_1(tmp_path: Path, of_a_checkpoint: Done) -> None:
+    ended = started(tmp_path, of_a_checkpoint, BERTIR_PARANOID="yes")
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"]["message"] == "BERTIR_PARANOID must be 0 or 1, and is 'yes'"
+    assert "Traceback" not in ended.stderr
