@@ -84,16 +84,12 @@ class Hints:
                     self._place(mark).unlink()
                 try:
                     with path.open("rb") as file:
-                        found = self._found(path, file, Mark.of(os.fstat(file.fileno())))
+                        now = Mark.of(os.fstat(file.fileno()))
+                        found = self._found(path, file, now)
                 except OSError as error:
                     raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
                 if found != believed:
-                    raise ConfigurationError(
-                        f"{path} holds other bytes than when it was read last, and its size and times were the same"
-                        f"\n  then {believed}\n  now  {found}",
-                        advice="Its disk may be failing (dmesg): see whether it is the file that you mean."
-                        " The next run reads it anew.",
-                    )
+                    raise _other_bytes(path, believed, found, written_to=now != mark)
 
     def _found(self, path: Path, file: BufferedReader, mark: Mark) -> Digest:
         """Read a file, and remember what was found if it had settled before and stayed as it was."""
@@ -124,3 +120,12 @@ class Hints:
         with contextlib.suppress(OSError), staged_file(self._root / "tmp", WORK) as (path, descriptor):
             os.write(descriptor, data)
             path.replace(self._place(mark))
+
+
+def _other_bytes(path: Path, believed: Digest, found: Digest, *, written_to: bool) -> ConfigurationError:
+    seen = "was written to since this build began" if written_to else "its size and times are the same"
+    advice = "Is a training still running?" if written_to else "Its disk may be failing (dmesg)."
+    return ConfigurationError(
+        f"{path} holds other bytes than when it was read last, and {seen}\n  then {believed}\n  now  {found}",
+        advice=f"{advice} See whether it is the file that you mean: the next run reads it anew.",
+    )

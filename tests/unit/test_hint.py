@@ -341,9 +341,21 @@ def test_a_checkpoint_whose_bytes_changed_and_no_time_with_them_is_built_from_by
 def test_a_hint_that_was_found_wrong_is_not_believed_again(store: Store, file: Path) -> None:
     lie(store, file)
     assert store.hints.digest(file, built_from=True) == LIE
-    with pytest.raises(ConfigurationError, match="holds other bytes"):
+    with pytest.raises(ConfigurationError, match=r"holds other bytes .* and its size and times are the same"):
         store.hints.confirm()
     assert Store(store.root).hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_checkpoint_that_is_written_to_before_the_first_step_is_said_to_be(
+    store: Store, file: Path
+) -> None:
+    store.hints.digest(file)
+    fresh = Store(store.root)
+    fresh.hints.digest(file, built_from=True)
+    in_place(file)
+    with pytest.raises(ConfigurationError, match="and was written to since this build began"):
+        fresh.hints.confirm()
 
 
 @pytest.mark.usefixtures("soon")
