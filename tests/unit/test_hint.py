@@ -15,16 +15,21 @@ from damage import LIE, flip, lie
 from done_build import LARGE, done_builder, tuned
 from small_disk import small_disk
 
-from bertir import mark
+from bertir import commands, evidence, mark
+from bertir.builder import Builder, Layout
 from bertir.collect import Rules, collect
 from bertir.digest import Digest
-from bertir.errors import ConfigurationError
+from bertir.errors import ConfigurationError, VerificationError
 from bertir.hint import LARGE_BYTES, Hints
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.mark import GRAIN_NS, Mark
 from bertir.pipeline import build_ir
+from bertir.progress import SILENT
 from bertir.report import Request
+from bertir.session import Session
 from bertir.store import LostObjectError, Store
+from bertir.verify import verify_folder
+from bertir.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
 
     from bertir.publish import Published
 
+REQUEST = Request(model="all-minilm-l6-v2")
+FETCH: dict[str, Any] = {"model": "", "mirror": "", "task_data": "", "output": "", "as_json": True}
+CHECK: dict[str, Any] = {"checkpoint": None, "mirror": "", "wanted": Wanted(), "as_json": True}
 TICK = 0.03  # seconds, in which the times of files move for sure
 
 
@@ -405,6 +413,45 @@ def test_a_published_file_that_is_damaged_in_place_is_published_anew(
     ran, anew = build(Store(store.root), checkpoint, tmp_path / "dist")
     assert (ran, anew.unchanged) == (0, False)
     assert (anew.folder / "model.bin").read_bytes() == LARGE
+
+
+def test_verify_believes_no_hint(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
+    _, published = build(store, checkpoint, tmp_path / "dist")
+    verify_folder(published.folder)
+    model = published.folder / "model.bin"
+    flip(model)
+    lie(store, model, Digest.of_bytes(LARGE))
+    with pytest.raises(VerificationError, match=r"model\.bin"):
+        verify_folder(published.folder)
+
+
+class AskedError(Exception):
+    """A builder was asked for."""
+
+
+class Asking(Session):
+    """Tells how it is asked for a builder."""
+
+    def builder(self, *, offline: bool = False, mirror: str = "", paranoid: bool = False) -> Builder:
+        del offline, mirror
+        raise AskedError(paranoid)
+
+
+@pytest.mark.parametrize(
+    ("task", "paranoid"),
+    [
+        (lambda asking: commands.fetch(asking, **FETCH, bundle="materials.tar"), True),
+        (lambda asking: commands.fetch(asking, **FETCH, bundle=""), False),
+        (lambda asking: evidence.check(asking, REQUEST, **CHECK), True),
+    ],
+)
+def test_bundles_and_checks_are_paranoid(
+    root: Path, task: Callable[[Session], object], *, paranoid: bool
+) -> None:
+    layout = Layout(root=root, models=root / "models.toml")
+    with pytest.raises(AskedError) as asked:
+        task(Asking(layout=layout, environment={}, progress=SILENT))
+    assert asked.value.args == (paranoid,)
 
 
 # objects
