@@ -64,6 +64,8 @@ if [ ! -f "$venv/build.stamp" ] || [ "$(cat "$venv/build.stamp")" != "$build" ] 
   "$python" -m venv "$venv"
   install --require-hashes --only-binary :all: -r requirements/build.lock
   install --no-deps --no-build-isolation --editable .
+  # Where Python is told to write no bytecode (PYTHONDONTWRITEBYTECODE), each task would compile all that it imports.
+  "$venv/bin/python" -m compileall -q src tasks.py >&2 || say "could not compile bertir's own modules beforehand"
   printf '%s\n' "$build" >"$venv/build.stamp"
 fi
 if [ "$kind" = dev ] && [ ! -f "$venv/dev.stamp" ]; then

@@ -33,20 +33,21 @@ from invoke.tasks import task
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from bertir import commands, evidence, housekeeping
+# What only some tasks need is imported by them: a build with nothing to do is to answer at once.
 from bertir.errors import BertirError, ConfigurationError
 from bertir.interruption import Interrupted, interruptions
-from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
-from bertir.wanted import Given, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bertir.local_checkpoint import Options
+
 FORMAT_HELP = "text or json; progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
+PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
@@ -149,6 +150,8 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
             if value:
                 raise ConfigurationError(f"{name} belongs to --checkpoint, and there is none")
         return None
+    from bertir.local_checkpoint import Options
+
     return Options(
         path=Path(path),
         vocab_file=Path(vocab_file) if vocab_file else None,
@@ -164,6 +167,7 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "paranoid": PARANOID_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -184,9 +188,12 @@ def build_ir(
     bundle: str = "",
     mirror: str = "",
     task_data: str = "",
+    paranoid: bool = False,
     format_: str = "text",
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
+    from bertir import commands
+
     with exit_statuses(format_):
         request = shaped(
             Request(model=model, recipe=recipe, precision=precision, head=head, task_data=task_data),
@@ -202,6 +209,7 @@ def build_ir(
                 offline=offline,
                 bundle=bundle,
                 mirror=mirror,
+                paranoid=paranoid,
                 as_json=format_ == "json",
             )
         )
@@ -213,6 +221,8 @@ def build_ir(
 )
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
+    from bertir import commands
+
     with exit_statuses(format_):
         tell(
             commands.image(
@@ -242,6 +252,8 @@ def fetch(
     format_: str = "text",
 ) -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
+    from bertir import commands
+
     with exit_statuses(format_):
         tell(
             commands.fetch(
@@ -286,6 +298,9 @@ def verify(
     format_: str = "text",
 ) -> None:
     """See that a published folder is whole and true to its provenance. Example: `invoke verify dist/M/V --key k.pub`."""
+    from bertir import evidence
+    from bertir.wanted import Given
+
     with exit_statuses(format_):
         given = Given(
             checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, ""), task_data=task_data
@@ -315,6 +330,8 @@ def verify(
 )
 def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
     """Sign a published folder's provenance. Example: `invoke sign dist/MODEL/VARIANT --key release.key`."""
+    from bertir import evidence
+
     with exit_statuses(format_):
         tell(evidence.sign(open_session(ROOT, os.environ), folder, key=key, as_json=format_ == "json"))
 
@@ -325,6 +342,8 @@ def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
 )
 def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     """Make a key pair to sign with. Example: `invoke keygen --key release.key`."""
+    from bertir import evidence
+
     with exit_statuses(format_):
         tell(evidence.keygen(open_session(ROOT, os.environ), key=key, as_json=format_ == "json"))
 
@@ -341,6 +360,8 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
 )
 def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, format_: str = "") -> None:
     """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
+    from bertir import evidence
+
     with exit_statuses(format_ or "text"):
         tell(
             evidence.sbom(
@@ -356,6 +377,8 @@ def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, 
 @task(auto_shortflags=False, help={"format": FORMAT_HELP})
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""
+    from bertir import commands
+
     with exit_statuses(format_):
         tell(commands.models(open_session(ROOT, os.environ), as_json=format_ == "json"))
 
@@ -370,6 +393,8 @@ def models(_: Context, format_: str = "text") -> None:
 )
 def lock(_: Context, only: str = "", check: bool = False, format_: str = "text") -> None:
     """Resolve the locks anew, the only task that chooses versions. Example: `invoke lock --check`."""
+    from bertir import commands
+
     with exit_statuses(format_):
         tell(commands.lock(open_session(ROOT, os.environ), only=only, check=check, as_json=format_ == "json"))
 
@@ -384,6 +409,8 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 )
 def clean(_: Context, output: str = "dist", store: bool = False, image: bool = False) -> None:
     """Remove what was published. Example: `invoke clean --store --image`."""
+    from bertir import housekeeping
+
     with exit_statuses():
         tell(housekeeping.clean(open_session(ROOT, os.environ), output=output, store=store, image=image))
 
@@ -401,6 +428,8 @@ def gc(
     _: Context, older_than: str = "", max_size: str = "", dry_run: bool = False, format_: str = "text"
 ) -> None:
     """Remove what wasn't used for long from the store, and nothing that a running build uses. Example: `invoke gc --max-size 20G`."""
+    from bertir import housekeeping
+
     with exit_statuses(format_):
         tell(
             housekeeping.gc(
@@ -422,6 +451,8 @@ def gc(
 )
 def doctor(_: Context, store: bool = False, format_: str = "text") -> None:
     """See whether what builds rely on is sound. Example: `invoke doctor --store`."""
+    from bertir import housekeeping
+
     with exit_statuses(format_):
         text, error = housekeeping.doctor(
             open_session(ROOT, os.environ), whole_store=store, as_json=format_ == "json"
@@ -466,6 +497,9 @@ def check(
     format_: str = "text",
 ) -> None:
     """Rebuild from nothing under varied conditions, and compare every bit. Example: `invoke check --vary umask,tz`."""
+    from bertir import evidence
+    from bertir.wanted import Wanted
+
     with exit_statuses(format_):
         text, error = evidence.check(
             open_session(ROOT, os.environ),
@@ -494,6 +528,8 @@ def check(
 @task
 def engine(_: Context) -> None:
     """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does."""
+    from bertir import commands
+
     with exit_statuses():
         tell(commands.engine(open_session(ROOT, os.environ)))
 
@@ -520,6 +556,8 @@ def audit(
     _: Context, database: str = "", online: bool = False, service: str = "", format_: str = "text"
 ) -> None:
     """List the known advisories about what is pinned, with their answers. Example: `invoke audit --format json`."""
+    from bertir import evidence
+
     with exit_statuses("text" if format_ == "markdown" else format_):
         session = open_session(ROOT, os.environ)
         tell(evidence.audit(session, database=database, online=online, service=service, format_=format_))

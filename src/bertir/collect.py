@@ -119,7 +119,7 @@ def _chosen(everything: Iterable[Item], rules: Rules, now: int) -> list[Item]:
 
 
 def _items(store: Store) -> Iterator[Item]:
-    for pattern in ("objects/*/*", "records/*/*.json", "downloads/*", "logs/*"):
+    for pattern in ("objects/*/*", "records/*/*.json", "downloads/*", "logs/*", "hints/*"):
         for path in store.root.glob(pattern):
             with contextlib.suppress(FileNotFoundError):  # gone since: another collector's
                 status = path.lstat()

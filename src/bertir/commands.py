@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from bertir import materials, pipeline, show
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
-from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.model import load_models, named_or_first
 from bertir.task_data import MRPC
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
 if TYPE_CHECKING:
     from bertir.digest import Digest
+    from bertir.local_checkpoint import Options
     from bertir.report import Request
     from bertir.session import Session
     from bertir.store import Artifact
@@ -31,20 +31,23 @@ def build_ir(
     offline: bool,
     bundle: str,
     mirror: str,
+    paranoid: bool,
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
     local = None
     if checkpoint:
+        from bertir.local_checkpoint import find_checkpoint
+
         if request.model:
             raise ConfigurationError(
                 "--model and --checkpoint exclude each other: whose weights is it to be?"
             )
         pipeline.check(request)
         local = find_checkpoint(checkpoint)
-    else:
-        request = replace(request, model=named_or_first(session.layout.models, request.model))
-    with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
+    with session.builder(offline=offline or bool(bundle), mirror=mirror, paranoid=paranoid) as builder:
+        if local is None:
+            request = replace(request, model=named_or_first(builder.models, request.model))
         if bundle:
             materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
         build, published = healed(
@@ -97,8 +100,8 @@ def fetch(
         raise ConfigurationError(
             "--output is where the task data go", advice=f"Say which, by --task-data {MRPC}."
         )
-    with session.builder(mirror=mirror) as builder:
-        name = named_or_first(session.layout.models, model)
+    with session.builder(mirror=mirror, paranoid=bool(bundle)) as builder:
+        name = named_or_first(builder.models, model)
 
         def work() -> tuple[dict[str, Digest], Artifact | None, int]:
             named = materials.fetch_materials(builder, name, task_data)

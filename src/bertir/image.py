@@ -8,7 +8,6 @@ the time in it: see docker/README.md.)
 from __future__ import annotations
 
 import json
-import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_BLOCK = 512  # of a tar
 
 _MADE_BY = {
     "debian": "bertir: Debian packages of docker/debian.lock, no maintainer script run",
@@ -158,14 +158,14 @@ def archive(store: Store, image: Image) -> Iterator[bytes]:
         yield _header(_blob_path(layer.digest), layer.size)
         yield from store.read(layer.blob, what=f"the layer {layer.name}")
         yield _padding(layer.size)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+    yield bytes(2 * _BLOCK)
 
 
 def archive_size(image: Image) -> int:
     """Bytes that `archive` gives."""
     sizes = [len(data) for _, data in _documents(image)] + [layer.size for layer in image.layers]
-    blocks = sum(1 + -(-size // tarfile.BLOCKSIZE) for size in sizes)
-    return (blocks + 2) * tarfile.BLOCKSIZE
+    blocks = sum(1 + -(-size // _BLOCK) for size in sizes)
+    return (blocks + 2) * _BLOCK
 
 
 def write_archive(store: Store, image: Image, path: Path) -> None:
@@ -223,13 +223,15 @@ def _member(name: str, data: bytes) -> Iterator[bytes]:
 
 
 def _header(name: str, size: int) -> bytes:
+    import tarfile  # here alone: a build with nothing to do reads the lock, and no more
+
     header = tarfile.TarInfo(name)
     header.size = size
     return header.tobuf(tarfile.GNU_FORMAT)
 
 
 def _padding(size: int) -> bytes:
-    return bytes(-size % tarfile.BLOCKSIZE)
+    return bytes(-size % _BLOCK)
 
 
 def _check_layers(store: Store, image: Image) -> None:

@@ -12,10 +12,11 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bertir.checkpoint_files import HUGGING_FACE, SMALL_BYTES, choose, read_text
+from bertir.checkpoint_files import SMALL_BYTES, choose, read_text
 from bertir.configuration import google_problems, integer_problems
-from bertir.digest import Digest, read_chunks
+from bertir.digest import read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.model import HUGGING_FACE
 from bertir.redact import shown
 from bertir.steady import Marks
 from bertir.store import Artifact
@@ -165,7 +166,7 @@ def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
             marks.require_unchanged(_COPY_IT)
             return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
         # Hashed first: a checkpoint that is in the store already isn't written again.
-        digest = Digest.of_file(path)
+        digest = store.hints.digest(path, built_from=True)
         if (present := store.find(digest)) is not None:
             return present
         return store.add(_steadily(path, marks), expected=digest, what=path.name, size=path.stat().st_size)

@@ -107,15 +107,17 @@ class ImageLock:
     manifest: Digest
 
 
-def load_image_lock(docker_folder: Path) -> ImageLock:
+def load_image_lock(docker_folder: Path, intent: ImageIntent | None = None) -> ImageLock:
     """Read the image's three locks and check that they belong to `image.toml` and to each other.
+
+    `intent` is what that file says, where it was read already.
 
     Raises:
         StaleLockError: something was edited since `invoke lock`; the message says what.
         LockError: a lock is missing or isn't what `invoke lock` writes.
         ConfigurationError: `image.toml` is wrong.
     """
-    intent = load_intent(docker_folder)
+    intent = intent or load_intent(docker_folder)
     debian = load_debian_lock(docker_folder, intent)
     wheels = load_wheel_pins(docker_folder, intent)
     name = str(docker_folder / IMAGE_LOCK)

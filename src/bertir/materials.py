@@ -12,7 +12,7 @@ from bertir.derivation import Derivation, Outcome
 from bertir.errors import ConfigurationError, NoRoomError, SourceError
 from bertir.fetch import OfflineError
 from bertir.lock import WheelPin
-from bertir.model import GoogleZip, HuggingFaceWheel, find_model, load_models
+from bertir.model import GoogleZip, HuggingFaceWheel, find_model
 from bertir.room import no_room
 from bertir.store import Artifact
 from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
@@ -52,7 +52,7 @@ def load_pins(builder: Builder) -> Pins:
     return Pins(
         upstream=upstream,
         source=load_source_lock(builder.layout.patches, upstream),
-        models=load_models(builder.layout.models),
+        models=builder.models,
     )
 
 
@@ -221,7 +221,7 @@ def unpack(builder: Builder, model_name: str | None, bundle: Path, *, task_data:
 
 def materials(builder: Builder, model_name: str | None, task_data: str = "") -> dict[str, Digest]:
     """Name every material that a build of this model takes, with its digest; None is a checkpoint of one's own."""
-    pins = load_pins(builder)
+    pins = builder.pins
     named = {f"debian/{package.name}_{package.version}": package.digest for package in builder.lock.debian}
     named |= {f"wheel/{pin.name}-{pin.version}": pin.digest for pin in builder.lock.wheels}
     named |= {f"source/{name}": digest for name, digest in pins.source.pristine.items()}
@@ -256,7 +256,7 @@ def fetch_materials(
     Raises:
         FetchError, DigestMismatchError, SourceError.
     """
-    pins = load_pins(builder)
+    pins = builder.pins
     model = find_model(pins.models, model_name) if model_name is not None else None
     if task_data == MRPC:
         split_task_data(builder)

@@ -26,6 +26,8 @@ CHECKPOINT_FILES = (
     "bert_config.json",
     "vocab.txt",
 )
+# What a checkpoint is.
+GOOGLE, HUGGING_FACE = "google", "hugging-face"
 # A Hugging Face BertModel.
 HUGGING_FACE_FILES = ("model.safetensors", "vocab.txt", "config.json")
 _T = TypeVar("_T")
@@ -158,14 +160,13 @@ def load_models(path: Path) -> dict[str, Model]:
     return models
 
 
-def named_or_first(path: Path, name: str) -> str:
-    """Give the name itself, if the file has such a model, or that of its first one for no name.
+def named_or_first(models: Mapping[str, Model], name: str) -> str:
+    """Give the name itself, if there is such a model, or that of the first one for no name.
 
     Raises:
-        ConfigurationError: see `load_models` and `find_model`.
+        ConfigurationError: see `find_model`.
     """
-    known = load_models(path)
-    return find_model(known, name).name if name else next(iter(known))
+    return find_model(models, name).name if name else next(iter(models))
 
 
 def find_model(models: Mapping[str, Model], name: str) -> Model:

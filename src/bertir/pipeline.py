@@ -12,22 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertir.checkpoint_files import GOOGLE, HUGGING_FACE
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
 from bertir.fetch import OfflineError
 from bertir.graph import HEADS, frozen_graph, read_graph
-from bertir.local_checkpoint import LocalCheckpoint, add_checkpoint
 from bertir.materials import (
     clone_source,
     fetch_model,
     fetch_source,
-    load_pins,
     missing_materials,
     require_git,
 )
-from bertir.model import GoogleZip, find_model
+from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
 from bertir.parity import judge
 from bertir.preflight import require_room
 from bertir.provenance import provenance
@@ -56,6 +53,7 @@ from bertir.weights import of_checkpoint, of_model, require_length
 if TYPE_CHECKING:
     from bertir.builder import Builder, ContainerStep
     from bertir.derivation import Realised
+    from bertir.local_checkpoint import LocalCheckpoint
     from bertir.materials import Pins
 
 PRECISIONS = ("fp16", "fp32")
@@ -73,7 +71,7 @@ def build_ir(
         BertirError: one of its kinds; nothing is published.
     """
     check(request)
-    pins = load_pins(builder)
+    pins = builder.pins
     rehearse = partial(build_and_verify, request=request, pins=pins, local=local)
     require_room(builder, request, pins.models, local, output=output, rehearse=rehearse)
     try:
@@ -102,6 +100,8 @@ def publishable(builder: Builder, build: Build) -> Artifact:
 def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
+        from bertir.local_checkpoint import add_checkpoint
+
         builder.progress.say("checkpoint", local.case)
         given = add_checkpoint(builder.store, local)
         weights, kind = of_checkpoint(local, given), local.kind

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 from bertir.builder import Builder, ContainerStep
 from bertir.checkpoint import pinned_files
-from bertir.checkpoint_files import HUGGING_FACE, SAFETENSORS, SMALL_BYTES, read_text
 from bertir.derivation import Realised
-from bertir.digest import Digest
 from bertir.errors import BertirError
 from bertir.estimate import ADVICE, Work, image_works, lies_in, peak, refusal, same_disk
-from bertir.model import GoogleZip, encoder_parameters, find_model
+from bertir.model import HUGGING_FACE, GoogleZip, encoder_parameters, find_model
 from bertir.progress import SILENT
 from bertir.report import META_GRAPH
 from bertir.room import FULL_BYTES, existing, free_bytes
@@ -108,6 +106,8 @@ def _weights(model: Model | None, local: LocalCheckpoint | None = None) -> int:
         return 4 * model.parameters
     if local is None:
         return 0
+    from bertir.checkpoint_files import SMALL_BYTES, read_text
+
     config = local.files["config.json" if local.kind == HUGGING_FACE else "bert_config.json"]
     try:
         said = json.loads(read_text(config, SMALL_BYTES))
@@ -205,9 +205,11 @@ def _is_stored(store: Store, local: LocalCheckpoint | None) -> bool:
     """Whether the store has a user's checkpoint. Reads it, as the build will; asked only where room is short."""
     if local is None:
         return False
+    from bertir.checkpoint_files import SAFETENSORS
+
     large = [
         path for name, path in local.files.items() if name == SAFETENSORS or name.startswith("bert_model.")
     ]
     with contextlib.suppress(OSError):
-        return all(store.find(Digest.of_file(path)) is not None for path in large)
+        return all(store.find(store.hints.digest(path)) is not None for path in large)
     return False

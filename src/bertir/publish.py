@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -11,7 +10,6 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
 from bertir.provenance import BUILD_TYPE
@@ -67,12 +65,14 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     Raises:
         ConfigurationError: `folder` holds something that bertir did not publish; it is left alone.
         BertirError: the disk is full, or the place can't be written; nothing is left behind.
+        ConfigurationError: the checkpoint isn't what its hint said (hint.py).
     """
     prefix = f".{folder.name}{MARK}"
     _put_back(folder, prefix)
     sweep(folder.parent, prefix)
-    if _is_published(artifact, folder):
+    if _is_published(store, artifact, folder):
         return Published(folder=folder, unchanged=True)
+    store.hints.confirm()
     try:
         _refuse_foreign(folder, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
-def _is_published(artifact: Artifact, folder: Path) -> bool:
-    """Whether `folder` holds exactly these files with exactly these bytes; signatures may lie beside them."""
+def _is_published(store: Store, artifact: Artifact, folder: Path) -> bool:
+    """Whether `folder` holds exactly these files with these bytes, as far as hints say; signatures may lie beside them."""
     try:
         if {item.name for item in folder.iterdir()} - {SIGNATURES} != {*artifact.files, SUMS}:
             return False
@@ -102,7 +102,7 @@ def _is_published(artifact: Artifact, folder: Path) -> bool:
             return False  # a pipe would be waited for, and a device read without end
         if read_small(folder / SUMS, _MOST_SUMS_BYTES) != checksums(artifact):
             return False
-        return all(Digest.of_file(folder / name) == blob.digest for name, blob in artifact.files.items())
+        return all(store.hints.digest(folder / name) == blob.digest for name, blob in artifact.files.items())
     except OSError:
         return False
 
@@ -235,6 +235,8 @@ def _put_back(folder: Path, prefix: str) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step (renameat2(2), RENAME_EXCHANGE); False where the system can't."""
+    import ctypes  # here alone: a build with nothing to do exchanges nothing
+
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

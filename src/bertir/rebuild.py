@@ -173,7 +173,7 @@ def main() -> int:
     progress = Progress(stream=sys.stderr)
     try:
         with interruptions():
-            store = Store(default_root(environment))
+            store = Store(default_root(environment), paranoid=True)
             fetcher = Fetcher(store=store, environment=environment, progress=progress, offline=True)
             with Telling(
                 layout=layout,

@@ -11,7 +11,6 @@ from bertir.compare import MEASURED
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, ReproducibilityError, VerificationError
 from bertir.local_checkpoint import add_checkpoint, find_checkpoint
-from bertir.materials import load_pins
 from bertir.publish import PROVENANCE, VOLATILE
 from bertir.redact import printable
 from bertir.report import NO_TASK_DATA, OWN_TASK_DATA, Request
@@ -79,7 +78,7 @@ def reproduce(builder: Builder, verified: Verified, given: Given) -> Mapping[str
     request = requested(parameters, given)
     require_same_pins(builder, verified)
     local = _checkpoint(builder, parameters["checkpoint"], given) if "checkpoint" in parameters else None
-    build = pipeline.build_and_verify(builder, request, load_pins(builder), local)
+    build = pipeline.build_and_verify(builder, request, builder.pins, local)
     artifact = pipeline.publishable(builder, build)
     statement = json.loads(builder.store.checked(artifact[PROVENANCE], what=PROVENANCE).read_bytes())
     rebuilt = {name: blob.digest for name, blob in artifact.files.items() if name not in VOLATILE}
@@ -126,7 +125,7 @@ def require_same_pins(builder: Builder, verified: Verified) -> None:
         entry["name"]: entry["digest"]
         for entry in verified.statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     }
-    source = load_pins(builder).source
+    source = builder.pins.source
     pinned: dict[str, dict[str, str]] = {
         "image": {"sha256": builder.lock.manifest.hex},
         "source": {"gitCommit": source.commit},

@@ -13,7 +13,7 @@ from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
 from bertir.origin import chosen_origin
 from bertir.progress import Progress
-from bertir.redact import PASSPHRASE
+from bertir.redact import PASSPHRASE, shown
 from bertir.store import Store
 from bertir.store_folder import default_root
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OLDEST_PYTHON = (3, 11)
+PARANOID = "BERTIR_PARANOID"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +32,25 @@ class Session:
     environment: Mapping[str, str]
     progress: Progress
 
-    def store(self) -> Store:
-        return Store(default_root(self.environment))
+    def store(self, *, paranoid: bool = False) -> Store:
+        """Give the store; `paranoid`, or BERTIR_PARANOID=1, believes no hint.
 
-    def builder(self, *, offline: bool = False, mirror: str = "") -> Builder:
+        Raises:
+            ConfigurationError: BERTIR_STORE or BERTIR_PARANOID can't be.
+        """
+        said = self.environment.get(PARANOID, "")
+        if said not in ("", "0", "1"):
+            raise ConfigurationError(f"{PARANOID} must be 0 or 1, and is {shown(said)}")
+        return Store(default_root(self.environment), paranoid=paranoid or said == "1")
+
+    def builder(self, *, offline: bool = False, mirror: str = "", paranoid: bool = False) -> Builder:
         """Give a builder; use it as a context manager.
 
         Raises:
-            ConfigurationError: `mirror`, or BERTIR_MIRROR, or BERTIR_STORE can't be.
+            ConfigurationError: `mirror`, or BERTIR_MIRROR, or what `store` reads can't be.
         """
         origin = chosen_origin(mirror, self.environment)
-        store = self.store()
+        store = self.store(paranoid=paranoid)
         fetcher = Fetcher(
             store=store,
             environment=self.environment,

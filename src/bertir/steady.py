@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bertir.errors import ConfigurationError
+from bertir.mark import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,21 +23,10 @@ _TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)
-class _Mark:
-    """What a file's status says that any writing changes."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-@dataclass(frozen=True)
 class Marks:
     """How some files were at one moment."""
 
-    files: Mapping[Path, _Mark]
+    files: Mapping[Path, Mark]
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> Self:
@@ -66,9 +56,8 @@ class Marks:
             )
 
 
-def _mark(path: Path) -> _Mark:
+def _mark(path: Path) -> Mark:
     try:
-        status = path.stat()
+        return Mark.of(path.stat())
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
-    return _Mark(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

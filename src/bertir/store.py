@@ -6,6 +6,7 @@
     downloads/                  what has come of unfinished downloads, kept for the next run (download.py)
     tmp/                        work in progress, renamed into objects/ when whole; and a lease of each build (staging.py)
     logs/                       of steps that failed
+    hints/<device>-<inode>      digests of large files elsewhere, remembered (hint.py)
 
 Two levels as in dvc's run cache: a changed input with equal content costs nothing downstream.
 Objects are written under a temporary name, synced and renamed, so an object that exists is whole.
@@ -20,13 +21,17 @@ import hashlib
 import json
 import os
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.emptying import remove, removed
 from bertir.errors import BertirError, DigestMismatchError
+from bertir.hint import FOLDER as HINTS
+from bertir.hint import LARGE_BYTES, Hints
 from bertir.locking import folder_lock, locked, locked_if_free
+from bertir.mark import Mark
 from bertir.room import no_room
 from bertir.small_file import read_small
 from bertir.staging import (
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs")
+FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs", HINTS)
 LEASE = "use-"  # how files in tmp/ are named that say: this process uses the store
 
 
@@ -104,12 +109,20 @@ def is_damage(error: OSError) -> bool:
 class Store:
     """A folder of objects and records. Opening it makes the folder; nothing else is read or kept.
 
+    Args:
+        root: the folder.
+        paranoid: every byte is read whenever it matters: no hint is believed, and no object is taken for whole because
+            this process read it, or wrote it, a moment ago.
+
     Raises:
         ConfigurationError: the folder is not fit to be a store: another user's, open to all, of something else.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, paranoid: bool = False) -> None:
         self.root = root
+        self.hints = Hints(root, believed=not paranoid)
+        self._paranoid = paranoid
+        self._whole: dict[Digest, Mark] = {}  # large objects that this process wrote or read, and found right
         self._used_since: int | None = None
         with _as_store_error(root, "open the store"):
             open_folder(root, FOLDERS)
@@ -225,6 +238,8 @@ class Store:
             target.parent.mkdir(exist_ok=True, mode=0o755)  # whatever the umask
             path.replace(target)
             sync_folder(target.parent)
+            if sink.size >= LARGE_BYTES:
+                self._whole[sink.digest] = Mark.of(target.lstat())
             return Blob(digest=sink.digest, size=sink.size)
 
     def add_bytes(self, data: bytes, *, expected: Digest | None = None, what: str = "content") -> Blob:
@@ -241,14 +256,23 @@ class Store:
     def checked(self, blob: Blob, *, what: str) -> Path:
         """Give an object's path once its bytes were read and found to be the right ones.
 
+        A large one that this process wrote or read itself, and that has the same times still, isn't read again: it would
+        come from the memory that it was written to, and say nothing of the disk.
+
         Raises:
             LostObjectError: they are not; the object is removed, so that the next run makes it anew.
         """
         path = self.path(blob.digest)
         with self._present(blob, what):
+            mark = Mark.of(path.lstat())
+            if not self._paranoid and self._whole.get(blob.digest) == mark:
+                return path
+            begun = time.time_ns()
             found = Digest.of_file(path)
         if found != blob.digest:
             raise self._other_bytes(blob, found, what)
+        if mark.size >= LARGE_BYTES and mark.is_settled(begun):
+            self._whole[blob.digest] = mark
         return path
 
     @contextlib.contextmanager

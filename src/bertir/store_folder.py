@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import stat
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +112,8 @@ def _is_tagged(root: Path) -> bool:
 
 def _write_identity(root: Path) -> None:
     """Name the store, once: of several processes the first one's name stays."""
+    import uuid
+
     with staged_file(root / "tmp", WORK) as (path, descriptor):
         os.write(descriptor, uuid.uuid4().hex.encode())
         with contextlib.suppress(FileExistsError):

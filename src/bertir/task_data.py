@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import io
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
 from bertir.model import web_address
 from bertir.small_file import read_small
-from bertir.steady import Marks
 from bertir.toml_text import read_toml
 
 if TYPE_CHECKING:
@@ -101,6 +99,10 @@ def read_dev_tsv(folder: Path) -> bytes:
     Raises:
         ConfigurationError: it isn't there, or has a line that run_classifier.py would stop at.
     """
+    import csv
+
+    from bertir.steady import Marks
+
     path = folder / "dev.tsv"
     advice = "--task-data takes a folder with a dev.tsv in MRPC's format, or mrpc."
     try:

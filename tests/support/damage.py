@@ -1,12 +1,21 @@
-"""A disk, or whoever else writes to the store, that changes one byte of what is stored."""
+"""A disk, or whoever else writes to the store, that changes one byte of what is stored, or notes what isn't so."""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bertir.digest import Digest
+from bertir.mark import Mark
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bertir.store import Store
+
+LIE = Digest.of_bytes(b"other bytes")
 
 
 def flip(path: Path) -> None:
@@ -18,3 +27,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
     path.chmod(status.st_mode & 0o777)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def lie(store: Store, path: Path, digest: Digest = LIE, **changed: int) -> Path:
+    """Write a hint that is whole, and wrong."""
+    value: dict[str, Any] = {"digest": str(digest), "digest_of": asdict(Mark.of(path.stat())) | changed}
+    status = path.stat()
+    place = store.root / "hints" / f"{status.st_dev:x}-{status.st_ino:x}"
+    place.write_text(json.dumps(value | {"sha256": Digest.of_json(value).hex}), encoding="ascii")
+    return place

@@ -26,8 +26,10 @@ import killable_work
 from invoke.exceptions import Exit
 
 import bertir
+import bertir.archive  # these, so that a fork needn't
+import bertir.checkout
 import bertir.download
-import bertir.engine  # so that a fork needn't
+import bertir.engine
 from bertir.errors import BertirError
 
 if TYPE_CHECKING:

@@ -202,7 +202,7 @@ def test_root_installs_only_what_is_missing_and_says_so(checkout: Path, tmp_path
         "apt-get install -y -q --no-install-recommends python3-venv",
         "-m venv .venv",
     ]
-    assert [line.split()[-1] for line in ran[3:]] == ["requirements/build.lock", "."]
+    assert [line.split()[-1] for line in ran[3:]] == ["requirements/build.lock", ".", "tasks.py"]
     (checkout / "RAN").unlink()
     again = run(
         checkout, "sh", "bootstrap.sh", "python3", ".venv", "dev", path=f"{folder}:{os.environ['PATH']}"

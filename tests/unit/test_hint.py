@@ -1,0 +1,499 @@
+"""Remembered digests: what is read again and what isn't, and that no hint can make anything but "nothing to do"."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from damage import LIE, flip, lie
+from done_build import LARGE, done_builder, tuned
+from small_disk import small_disk
+
+from bertir import commands, evidence, mark
+from bertir.builder import Builder, Layout
+from bertir.collect import Rules, collect
+from bertir.digest import Digest
+from bertir.errors import ConfigurationError, VerificationError
+from bertir.hint import LARGE_BYTES, Hints
+from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.mark import GRAIN_NS, Mark
+from bertir.pipeline import build_ir
+from bertir.progress import SILENT
+from bertir.report import Request
+from bertir.session import Session
+from bertir.store import LostObjectError, Store
+from bertir.verify import verify_folder
+from bertir.wanted import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from done_build import Tuned
+
+    from bertir.publish import Published
+
+REQUEST = Request(model="all-minilm-l6-v2")
+FETCH: dict[str, Any] = {"model": "", "mirror": "", "task_data": "", "output": "", "as_json": True}
+CHECK: dict[str, Any] = {"checkpoint": None, "mirror": "", "wanted": Wanted(), "as_json": True}
+TICK = 0.03  # seconds, in which the times of files move for sure
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files settle within a tick, not in seconds."""
+    monkeypatch.setattr(mark, "GRAIN_NS", int(TICK * 1e9))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A large file, settled."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(LARGE)
+    time.sleep(2 * TICK)
+    return path
+
+
+def bytes_read(work: Callable[[], object]) -> int:
+    """Count what this process reads meanwhile, from disks and memory."""
+
+    def so_far() -> int:
+        return int(Path("/proc/self/io").read_text(encoding="ascii").split()[1])
+
+    before = so_far()
+    work()
+    return so_far() - before
+
+
+def hints(store: Store) -> list[Path]:
+    return sorted((store.root / "hints").iterdir())
+
+
+# what is read
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_large_file_is_read_once_and_not_again_by_other_processes(store: Store, file: Path) -> None:
+    assert bytes_read(lambda: store.hints.digest(file)) >= len(LARGE)
+    for one in (store, Store(store.root)):
+        found: list[Digest] = []
+        assert bytes_read(lambda one=one, found=found: found.append(one.hints.digest(file))) < 20_000  # type: ignore[misc]
+        assert found == [Digest.of_bytes(LARGE)]
+    assert [path.stat().st_mode & 0o777 for path in hints(store)] == [0o600]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_small_file_is_always_read(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"x" * (LARGE_BYTES - 1))
+    time.sleep(2 * TICK)
+    store.hints.digest(path)
+    assert bytes_read(lambda: store.hints.digest(path)) >= LARGE_BYTES - 1
+    assert hints(store) == []
+
+
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(store: Store, file: Path) -> None:
+    assert time.time_ns() - file.stat().st_ctime_ns < GRAIN_NS
+    store.hints.digest(file)
+    assert hints(store) == []
+    assert bytes_read(lambda: store.hints.digest(file)) >= len(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_whose_time_lies_ahead_is_not_remembered(store: Store, file: Path) -> None:
+    os.utime(file, (time.time() + 3600, time.time() + 3600))
+    time.sleep(2 * TICK)
+    store.hints.digest(file)
+    assert hints(store) == []
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_file_that_is_written_to_while_it_is_read_is_not_remembered(
+    store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = hashlib.file_digest
+
+    def slowly(*given: Any) -> Any:
+        found = read(*given)
+        with file.open("ab") as more:
+            more.write(b"more")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", slowly)
+    store.hints.digest(file)
+    assert hints(store) == []
+
+
+def in_place(path: Path) -> None:
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"!")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replaced(path: Path) -> None:
+    status = path.stat()
+    other = path.with_suffix(".new")
+    other.write_bytes(b"!" + LARGE[1:])
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+
+
+def mapped(path: Path) -> None:
+    import mmap
+
+    status = path.stat()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0:1] = b"!"
+        memory.flush()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("change", [in_place, replaced, mapped])
+def test_a_change_is_seen_though_size_and_modification_time_are_the_same(
+    store: Store, file: Path, change: Callable[[Path], None]
+) -> None:
+    store.hints.digest(file)
+    change(file)
+    for one in (store, Store(store.root)):
+        assert one.hints.digest(file) == Digest.of_bytes(b"!" + LARGE[1:])
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("field", ["device", "inode", "size", "modified_ns", "changed_ns"])
+def test_a_hint_of_another_mark_is_none(store: Store, file: Path, field: str) -> None:
+    lie(store, file, **{field: getattr(Mark.of(file.stat()), field) + 1})
+    assert store.hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+# what lies in the store
+
+
+DAMAGED = {
+    "empty": b"",
+    "no JSON": b"{",
+    "another value": b"[]",
+    "nothing in it": b"{}",
+    "nested": b"[" * 3000,
+    "long": b" " * 5000,
+    "zeros": bytes(300),
+    "not UTF-8": b"\xff\xfe",
+}
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_hint_is_none_and_is_written_anew(store: Store, file: Path, damage: str) -> None:
+    place = lie(store, file)
+    place.write_bytes(DAMAGED[damage])
+    assert store.hints.digest(file) == Digest.of_bytes(LARGE)
+    assert bytes_read(lambda: Store(store.root).hints.digest(file)) < 20_000
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_hint_cut_anywhere_or_with_any_bit_flipped_is_never_believed(store: Store, file: Path) -> None:
+    place = lie(store, file)
+    whole = place.read_bytes()
+    for number in range(len(whole)):
+        for data in (whole[:number], whole[:number] + bytes([whole[number] ^ 1]) + whole[number + 1 :]):
+            place.write_bytes(data)
+            assert Store(store.root).hints.digest(file) == Digest.of_bytes(LARGE), data
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("what", ["folder", "pipe", "link to nothing"])
+def test_what_is_no_file_in_a_hints_place_costs_a_reading_and_no_more(
+    store: Store, file: Path, what: str
+) -> None:
+    place = lie(store, file)
+    place.unlink()
+    if what == "folder":
+        place.mkdir()
+    elif what == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("nowhere")
+    assert store.hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_store_that_takes_no_hint_gives_the_digest_all_the_same(file: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=4m,mode=755") as disk:
+        full = Store(disk.path / "store")
+        disk.set("ro")
+        assert full.hints.digest(file) == Digest.of_bytes(LARGE)
+        assert hints(full) == []
+
+
+@pytest.mark.usefixtures("soon")
+def test_processes_that_note_the_same_file_at_once_leave_one_whole_hint(store: Store, file: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from bertir import mark; from bertir.store import Store\n"
+        "mark.GRAIN_NS = 0; store = Store(Path(sys.argv[1]), paranoid=True)\n"
+        "for _ in range(20): print(store.hints.digest(Path(sys.argv[2])))\n"
+    )
+    command = [sys.executable, "-c", program, str(store.root), str(file)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    told = {line for process in running for line in process.communicate()[0].split()}
+    assert told == {str(Digest.of_bytes(LARGE))}
+    assert len(hints(store)) == 1
+    assert list((store.root / "tmp").iterdir()) == []
+    assert bytes_read(lambda: store.hints.digest(file)) < 20_000
+
+
+@pytest.mark.usefixtures("soon")
+def test_the_collector_takes_old_hints_and_a_store_that_is_removed_takes_all(
+    store: Store, file: Path
+) -> None:
+    store.hints.digest(file)
+    [place] = hints(store)
+    os.utime(place, (1e9, 1e9))
+    collect(store, Rules(older_than=3600))
+    assert hints(store) == []
+    store.hints.digest(file)
+    store.clear()
+    assert not store.root.exists()
+
+
+# paranoid
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_is_paranoid_believes_no_hint_and_puts_a_wrong_one_right(store: Store, file: Path) -> None:
+    lie(store, file)
+    assert store.hints.digest(file) == LIE
+    assert Store(store.root, paranoid=True).hints.digest(file) == Digest.of_bytes(LARGE)
+    assert Store(store.root).hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_is_paranoid_reads_each_time(store: Store, file: Path) -> None:
+    careful = Store(store.root, paranoid=True)
+    for _ in range(2):
+        assert bytes_read(lambda: careful.hints.digest(file)) >= len(LARGE)
+
+
+# nothing is made on the word of a hint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Tuned:
+    made = tuned(tmp_path / "tuned")
+    time.sleep(2 * TICK)
+    return made
+
+
+def build(store: Store, checkpoint: Tuned, output: Path, precision: str = "fp16") -> tuple[int, Published]:
+    """Build; give how many steps ran, and what was published."""
+    local = find_checkpoint(Options(path=checkpoint.folder))
+    with done_builder(store) as builder:
+        _, published = build_ir(builder, Request(model="", precision=precision), output, local)
+    return builder.ran, published
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_build_with_nothing_to_do_reads_neither_the_checkpoint_nor_the_model_again(
+    store: Store, checkpoint: Tuned, tmp_path: Path
+) -> None:
+    ran, published = build(store, checkpoint, tmp_path / "dist")
+    assert ran
+    assert not published.unchanged
+    time.sleep(2 * TICK)
+    build(store, checkpoint, tmp_path / "dist")  # now what was published has settled, and is remembered
+    again: list[tuple[int, Published]] = []
+    fresh = Store(store.root)
+    assert bytes_read(lambda: again.append(build(fresh, checkpoint, tmp_path / "dist"))) < len(LARGE)
+    [(ran, published)] = again
+    assert ran == 0
+    assert published.unchanged
+
+
+@pytest.mark.usefixtures("soon")
+def test_before_a_step_runs_what_a_hint_was_believed_of_is_read(
+    store: Store, checkpoint: Tuned, tmp_path: Path
+) -> None:
+    build(store, checkpoint, tmp_path / "dist")
+    fresh = Store(store.root)
+    read = bytes_read(lambda: build(fresh, checkpoint, tmp_path / "dist", "fp32"))
+    assert read >= 2 * len(LARGE)  # the checkpoint, and the model that is published
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_checkpoint_whose_bytes_changed_and_no_time_with_them_is_built_from_by_nothing(
+    store: Store, checkpoint: Tuned, tmp_path: Path
+) -> None:
+    build(store, checkpoint, tmp_path / "dist")
+    stored = Digest.of_bytes(LARGE[::-1])
+    flip(checkpoint.data)
+    time.sleep(2 * TICK)
+    lie(store, checkpoint.data, stored)  # as if no time had changed
+    fresh = Store(store.root)
+    ran, published = build(fresh, checkpoint, tmp_path / "dist")
+    assert (ran, published.unchanged) == (0, True)  # this is what is given up
+    places = (tmp_path / "dist", store.root / "records")
+    before = [sorted(place.rglob("*")) for place in places]
+    with pytest.raises(ConfigurationError, match="holds other bytes than when it was read last") as raised:
+        build(fresh, checkpoint, tmp_path / "dist", "fp32")
+    assert str(stored) in str(raised.value)
+    assert [sorted(place.rglob("*")) for place in places] == before  # no step ran
+    ran, _ = build(Store(store.root), checkpoint, tmp_path / "dist", "fp32")
+    assert ran  # from what lies there now, as its hint is gone
+
+
+def test_a_hint_that_was_found_wrong_is_not_believed_again(store: Store, file: Path) -> None:
+    lie(store, file)
+    assert store.hints.digest(file, built_from=True) == LIE
+    with pytest.raises(ConfigurationError, match=r"holds other bytes .* and its size and times are the same"):
+        store.hints.confirm()
+    assert Store(store.root).hints.digest(file) == Digest.of_bytes(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_checkpoint_that_is_written_to_before_the_first_step_is_said_to_be(
+    store: Store, file: Path
+) -> None:
+    store.hints.digest(file)
+    fresh = Store(store.root)
+    fresh.hints.digest(file, built_from=True)
+    in_place(file)
+    with pytest.raises(ConfigurationError, match="and was written to since this build began"):
+        fresh.hints.confirm()
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_was_confirmed_is_not_read_once_more(store: Store, file: Path) -> None:
+    store.hints.digest(file)
+    fresh = Store(store.root)
+    fresh.hints.digest(file, built_from=True)
+    assert bytes_read(fresh.hints.confirm) >= len(LARGE)
+    fresh.hints.digest(file, built_from=True)
+    assert bytes_read(fresh.hints.confirm) < 20_000
+
+
+@pytest.mark.usefixtures("soon")
+def test_nothing_is_published_from_a_checkpoint_that_was_only_believed(
+    store: Store, checkpoint: Tuned, tmp_path: Path
+) -> None:
+    build(store, checkpoint, tmp_path / "dist")
+    flip(checkpoint.data)
+    time.sleep(2 * TICK)
+    lie(store, checkpoint.data, Digest.of_bytes(LARGE[::-1]))
+    with pytest.raises(ConfigurationError, match="holds other bytes"):
+        build(Store(store.root), checkpoint, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_paranoid_build_sees_what_a_hint_hides(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
+    _, published = build(store, checkpoint, tmp_path / "dist")
+    model = published.folder / "model.bin"
+    flip(model)
+    time.sleep(2 * TICK)
+    lie(store, model, Digest.of_bytes(LARGE))
+    assert build(Store(store.root), checkpoint, tmp_path / "dist")[1].unchanged
+    _, anew = build(Store(store.root, paranoid=True), checkpoint, tmp_path / "dist")
+    assert not anew.unchanged
+    assert model.read_bytes() == LARGE
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_published_file_that_is_damaged_in_place_is_published_anew(
+    store: Store, checkpoint: Tuned, tmp_path: Path
+) -> None:
+    _, published = build(store, checkpoint, tmp_path / "dist")
+    time.sleep(2 * TICK)
+    build(store, checkpoint, tmp_path / "dist")
+    flip(published.folder / "model.bin")
+    ran, anew = build(Store(store.root), checkpoint, tmp_path / "dist")
+    assert (ran, anew.unchanged) == (0, False)
+    assert (anew.folder / "model.bin").read_bytes() == LARGE
+
+
+def test_verify_believes_no_hint(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
+    _, published = build(store, checkpoint, tmp_path / "dist")
+    verify_folder(published.folder)
+    model = published.folder / "model.bin"
+    flip(model)
+    lie(store, model, Digest.of_bytes(LARGE))
+    with pytest.raises(VerificationError, match=r"model\.bin"):
+        verify_folder(published.folder)
+
+
+class AskedError(Exception):
+    """A builder was asked for."""
+
+
+class Asking(Session):
+    """Tells how it is asked for a builder."""
+
+    def builder(self, *, offline: bool = False, mirror: str = "", paranoid: bool = False) -> Builder:
+        del offline, mirror
+        raise AskedError(paranoid)
+
+
+@pytest.mark.parametrize(
+    ("task", "paranoid"),
+    [
+        (lambda asking: commands.fetch(asking, **FETCH, bundle="materials.tar"), True),
+        (lambda asking: commands.fetch(asking, **FETCH, bundle=""), False),
+        (lambda asking: evidence.check(asking, REQUEST, **CHECK), True),
+    ],
+)
+def test_bundles_and_checks_are_paranoid(
+    root: Path, task: Callable[[Session], object], *, paranoid: bool
+) -> None:
+    layout = Layout(root=root, models=root / "models.toml")
+    with pytest.raises(AskedError) as asked:
+        task(Asking(layout=layout, environment={}, progress=SILENT))
+    assert asked.value.args == (paranoid,)
+
+
+# objects
+
+
+def test_a_large_object_that_was_just_written_is_not_read_again(store: Store) -> None:
+    blob = store.add_bytes(LARGE)
+    assert bytes_read(lambda: store.checked(blob, what="it")) < 20_000
+    for other in (Store(store.root), Store(store.root, paranoid=True)):
+        assert bytes_read(lambda other=other: other.checked(blob, what="it")) >= len(LARGE)  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_large_object_is_read_once_by_a_process(store: Store) -> None:
+    blob = store.add_bytes(LARGE)
+    time.sleep(2 * TICK)
+    for other, again in ((Store(store.root), False), (Store(store.root, paranoid=True), True)):
+        other.checked(blob, what="it")
+        read = bytes_read(lambda other=other: other.checked(blob, what="it"))  # type: ignore[misc]
+        assert (read >= len(LARGE)) == again
+
+
+def test_a_large_object_that_changed_a_moment_ago_is_read_each_time(store: Store) -> None:
+    blob = store.add_bytes(LARGE)
+    other = Store(store.root)
+    for _ in range(2):
+        assert bytes_read(lambda: other.checked(blob, what="it")) >= len(LARGE)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("checked_before", [True, False])
+def test_damage_to_a_large_object_is_found_by_the_process_that_wrote_it(
+    store: Store, *, checked_before: bool
+) -> None:
+    blob = store.add_bytes(LARGE)
+    time.sleep(2 * TICK)
+    if checked_before:
+        store.checked(blob, what="it")
+    flip(store.path(blob.digest))
+    with pytest.raises(LostObjectError):
+        store.checked(blob, what="it")
+
+
+def test_hints_of_a_folder_that_is_no_store_are_none(tmp_path: Path, file: Path) -> None:
+    assert Hints(tmp_path / "nowhere", believed=True).digest(file) == Digest.of_bytes(LARGE)
