@@ -25,7 +25,7 @@ from bertir.store import Artifact, Blob
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from bertir.container import StepRun
@@ -327,6 +327,14 @@ class Builder:
                 self._start_ahead(later, image)
             return self._outcome(running)
 
+    def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
+        """Start steps that are to run in any case, before their inputs are there; if the image is loaded and the engine does it."""
+        with contextlib.suppress(EngineError):
+            image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
+            if image is not None:
+                for step in steps:
+                    self._start_ahead(step, image)
+
     def _start_ahead(self, step: ContainerStep, image: str) -> None:
         """Start a step that some step before it will give its inputs to, unless it was started already."""
         if step.name not in self._ahead:
@@ -348,6 +356,8 @@ class Builder:
                 # Of an engine that can't do this, or has ended it, the step is run as any other.
                 with contextlib.suppress(EngineError):
                     waiting.run.give(self._checked(missing))
+                    for blob in missing.values():
+                        self.store.linked(blob)
                     stack.pop_all()
                     return replace(waiting, step=step, started=datetime.now(UTC))
         return self._start(step, image)

@@ -16,13 +16,14 @@ from bertir.checkpoint_files import SMALL_BYTES, choose, read_text
 from bertir.configuration import google_problems, integer_problems
 from bertir.digest import read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.hint import LARGE_BYTES
 from bertir.model import HUGGING_FACE
 from bertir.redact import shown
 from bertir.steady import Marks
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from bertir.checkpoint_files import Chosen
@@ -144,22 +145,26 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
     )
 
 
-def add_checkpoint(store: Store, local: LocalCheckpoint) -> Artifact:
+def add_checkpoint(
+    store: Store, local: LocalCheckpoint, copying: Callable[[], object] = lambda: None
+) -> Artifact:
     """Copy the files into the store, where they aren't there yet.
+
+    `copying` is called before a large one is copied, once for each.
 
     Raises:
         ConfigurationError: one can't be read, or one has changed since the checkpoint was found.
     """
     local.marks.require_unchanged(_COPY_IT)  # 1 GB is read for nothing otherwise
     stored = Artifact(
-        files={name: _add(store, name, path, local.marks) for name, path in local.files.items()}
+        files={name: _add(store, name, path, local.marks, copying) for name, path in local.files.items()}
     )
     # Once more for all: .data may have been another saving's when .index was read, and have been whole since.
     local.marks.require_unchanged(_COPY_IT)
     return stored
 
 
-def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
+def _add(store: Store, name: str, path: Path, marks: Marks, copying: Callable[[], object]) -> Blob:
     try:
         if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
             data = path.read_bytes()
@@ -169,7 +174,9 @@ def _add(store: Store, name: str, path: Path, marks: Marks) -> Blob:
         digest = store.hints.digest(path, built_from=True)
         if (present := store.find(digest)) is not None:
             return present
-        return store.add(_steadily(path, marks), expected=digest, what=path.name, size=path.stat().st_size)
+        if (size := path.stat().st_size) >= LARGE_BYTES:
+            copying()
+        return store.add(_steadily(path, marks), expected=digest, what=path.name, size=size)
     except DigestMismatchError as error:  # unchanged by its times, or it would have been said
         raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error
     except OSError as error:

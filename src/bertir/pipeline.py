@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertir.chain import Chain
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
 from bertir.fetch import OfflineError
-from bertir.graph import HEADS, frozen_graph, read_graph
+from bertir.graph import HEADS, read_graph
 from bertir.materials import (
     clone_source,
     fetch_model,
@@ -30,31 +31,18 @@ from bertir.preflight import require_room
 from bertir.provenance import provenance
 from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
-from bertir.steps import (
-    CHECKPOINT_LATER,
-    FROZEN_LATER,
-    IR_LATER,
-    LEAST_TOKENS,
-    REFERENCE_LATER,
-    compare,
-    convert,
-    convert_published,
-    examine,
-    freeze,
-    import_checkpoint,
-    read,
-    reference,
-)
+from bertir.steps import LEAST_TOKENS, convert_published, examine, read
 from bertir.store import Artifact
 from bertir.task_data import MRPC, read_dev_tsv
 from bertir.upstream import SourceLock, load_upstream
 from bertir.weights import of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:
-    from bertir.builder import Builder, ContainerStep
+    from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.local_checkpoint import LocalCheckpoint
     from bertir.materials import Pins
+    from bertir.weights import Weights
 
 PRECISIONS = ("fp16", "fp32")
 MOST_ROWS = 65536
@@ -100,37 +88,21 @@ def publishable(builder: Builder, build: Build) -> Artifact:
 def build_and_verify(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint | None) -> Build:
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
-        from bertir.local_checkpoint import add_checkpoint
-
         builder.progress.say("checkpoint", local.case)
-        given = add_checkpoint(builder.store, local)
-        weights, kind = of_checkpoint(local, given), local.kind
-        require_length(weights, request.tokens(weights.max_positions))
+        source = patch_source(builder, pins)
+        given, weights = _add(builder, request, source, local)
+        kind = local.kind
     else:
         model = find_model(pins.models, request.model)
         weights, kind = of_model(model), GOOGLE if isinstance(model.archive, GoogleZip) else HUGGING_FACE
         require_length(weights, request.tokens(weights.max_positions))
         given = fetch_model(builder, model)
-    source = patch_source(builder, pins)
+        source = patch_source(builder, pins)
+    chain = Chain(builder=builder, request=request, weights=weights, source=source)
     steps = [source]
     checkpoint = given
-    freezing = partial(freeze, builder, request, weights, source)
-    conversion = partial(convert, builder, request)
-    expectation = partial(reference, builder, request, weights, source=source)
-    comparison = partial(compare, builder, request, weights)
-    graph = frozen_graph(request.head, request.tokens(weights.max_positions))
-
-    def after_freeze(checkpoint: Artifact) -> tuple[ContainerStep, ...]:
-        return (
-            expectation(checkpoint=checkpoint, frozen=FROZEN_LATER, graph=graph),
-            conversion(FROZEN_LATER, graph),
-            comparison(graph=graph, ir=IR_LATER, expected=REFERENCE_LATER),
-        )
-
     if kind == HUGGING_FACE:
-        importing = import_checkpoint(builder, given, source)
-        ahead = (freezing(CHECKPOINT_LATER), *after_freeze(CHECKPOINT_LATER))
-        imported = builder.run(importing, ahead if request.recipe != META_GRAPH else ())
+        imported = builder.run(chain.importing(given), chain.after_import())
         steps.append(imported)
         checkpoint = imported.artifact
     frozen: Artifact | None = None
@@ -140,16 +112,16 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         converting = convert_published(builder, request, checkpoint, graph)
         steps.append(examined)
     else:
-        froze = builder.run(freezing(checkpoint), after_freeze(checkpoint))
-        frozen = froze.artifact
-        converting = conversion(frozen, graph)
-        steps.append(froze)
+        freezing = builder.run(chain.freezing(checkpoint), chain.after_freeze(checkpoint))
+        frozen, graph = freezing.artifact, chain.graph
+        converting = chain.converting(frozen)
+        steps.append(freezing)
     # TensorFlow computes what is expected while the graph is converted: neither has a part in the other.
-    expecting = expectation(checkpoint=checkpoint, frozen=frozen, graph=graph)
+    expecting = chain.expecting(checkpoint, frozen, graph)
     builder.begin(expecting)
     ir = builder.run(converting)
     expected = builder.run(expecting)
-    compared = builder.run(comparison(graph=graph, ir=ir.artifact, expected=expected.artifact))
+    compared = builder.run(chain.comparing(graph, ir.artifact, expected.artifact))
     parity = judge(read(builder, compared, "parity.json"), request, weights.layers)
 
     return Build(
@@ -164,6 +136,21 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         frozen_graph=frozen["inference_graph.pb"] if frozen else None,
         parity=parity,
     )
+
+
+def _add(
+    builder: Builder, request: Request, source: Realised, local: LocalCheckpoint
+) -> tuple[Artifact, Weights]:
+    """Store a user's checkpoint. If it is a new one, the first step is started meanwhile."""
+    from bertir.local_checkpoint import add_checkpoint
+
+    said = of_checkpoint(local, Artifact(files={}))
+    require_length(said, request.tokens(said.max_positions))
+    chain = Chain(builder=builder, request=request, weights=said, source=source)
+    given = add_checkpoint(
+        builder.store, local, lambda: builder.start_ahead(chain.first(local.kind, local.files))
+    )
+    return given, of_checkpoint(local, given)
 
 
 def check(request: Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertir.builder import PENDING, ContainerStep
+from bertir.builder import ContainerStep
 from bertir.errors import ConfigurationError
 from bertir.materials import task_rows
 from bertir.model import CHECKPOINT_FILES
@@ -27,11 +27,6 @@ META = "bert_model.ckpt.meta"
 FROZEN = "inference_graph.pb"
 REFERENCE = "reference.npz"
 IR = ("model.xml", "model.bin")
-# What a step that is started ahead waits for.
-CHECKPOINT_LATER = Artifact(files=dict.fromkeys(CHECKPOINT_FILES, PENDING))
-FROZEN_LATER = Artifact(files={FROZEN: PENDING})
-REFERENCE_LATER = Artifact(files={REFERENCE: PENDING})
-IR_LATER = Artifact(files=dict.fromkeys(IR, PENDING))
 
 
 def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> ContainerStep:

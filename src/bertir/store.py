@@ -22,7 +22,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
@@ -274,6 +274,13 @@ class Store:
         if mark.size >= LARGE_BYTES and mark.is_settled(begun):
             self._whole[blob.digest] = mark
         return path
+
+    def linked(self, blob: Blob) -> None:
+        """Know an object by its new time of change, after it was linked to: that is all that a link changes of it."""
+        known = self._whole.get(blob.digest)
+        now = Mark.of(self.path(blob.digest).lstat())
+        if known and replace(now, changed_ns=known.changed_ns) == known:
+            self._whole[blob.digest] = now
 
     @contextlib.contextmanager
     def _present(self, blob: Blob, what: str) -> Iterator[None]:

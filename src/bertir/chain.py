@@ -1,0 +1,93 @@
+"""The steps of one build, before they are run: what follows what, and what can be started before its inputs are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertir.builder import PENDING
+from bertir.graph import frozen_graph
+from bertir.model import CHECKPOINT_FILES, HUGGING_FACE
+from bertir.report import META_GRAPH
+from bertir.steps import FROZEN, IR, REFERENCE, compare, convert, freeze, import_checkpoint, reference
+from bertir.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bertir.builder import Builder, ContainerStep
+    from bertir.derivation import Realised
+    from bertir.graph import Graph
+    from bertir.report import Request
+    from bertir.weights import Weights
+
+
+def _later(*names: str) -> Artifact:
+    return Artifact(files=dict.fromkeys(names, PENDING))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The steps of the recipe that freezes, and those that both recipes have.
+
+    Args:
+        weights: of a user's checkpoint that isn't in the store yet, what its files say without its digests.
+    """
+
+    builder: Builder
+    request: Request
+    weights: Weights
+    source: Realised
+
+    @property
+    def graph(self) -> Graph:
+        """What the frozen graph will be."""
+        return frozen_graph(self.request.head, self.request.tokens(self.weights.max_positions))
+
+    def importing(self, given: Artifact) -> ContainerStep:
+        return import_checkpoint(self.builder, given, self.source)
+
+    def freezing(self, checkpoint: Artifact) -> ContainerStep:
+        return freeze(self.builder, self.request, self.weights, self.source, checkpoint)
+
+    def converting(self, frozen: Artifact) -> ContainerStep:
+        return convert(self.builder, self.request, frozen, self.graph)
+
+    def expecting(self, checkpoint: Artifact, frozen: Artifact | None, graph: Graph) -> ContainerStep:
+        return reference(
+            self.builder,
+            self.request,
+            self.weights,
+            source=self.source,
+            checkpoint=checkpoint,
+            frozen=frozen,
+            graph=graph,
+        )
+
+    def comparing(self, graph: Graph, ir: Artifact, expected: Artifact) -> ContainerStep:
+        return compare(self.builder, self.request, self.weights, graph=graph, ir=ir, expected=expected)
+
+    # ahead
+
+    def first(self, kind: str, names: Iterable[str]) -> tuple[ContainerStep, ...]:
+        """The first step, while the checkpoint's files, of these names, are being stored."""
+        if kind == HUGGING_FACE:
+            return (self.importing(_later(*names)),)
+        if self.request.recipe == META_GRAPH:
+            return ()
+        return (self.freezing(_later(*names)),)
+
+    def after_import(self) -> tuple[ContainerStep, ...]:
+        """What follows the import, while it runs."""
+        checkpoint = _later(*CHECKPOINT_FILES)
+        if self.request.recipe == META_GRAPH:
+            return ()
+        return (self.freezing(checkpoint), *self.after_freeze(checkpoint))
+
+    def after_freeze(self, checkpoint: Artifact) -> tuple[ContainerStep, ...]:
+        """What follows the freeze, while it runs."""
+        return (
+            self.expecting(checkpoint, _later(FROZEN), self.graph),
+            self.converting(_later(FROZEN)),
+            self.comparing(self.graph, _later(*IR), _later(REFERENCE)),
+        )
