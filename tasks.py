@@ -40,7 +40,7 @@ from bertir.local_checkpoint import Options
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
-from bertir.wanted import Given, Wanted
+from bertir.wanted import Given, Lists, Wanted, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,76 @@ def build_ir(
                 as_json=format_ == "json",
             )
         )
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "models": "of `invoke models` (default: its first, if there are no checkpoints)",
+        "checkpoints": "your own: directories, or DIR/PREFIX",
+        "vocab-file": "of each of the checkpoints, where it has no vocab.txt beside it",
+        "bert-config": "of each of the checkpoints, where it has no bert_config.json beside it",
+        "case": "of each of the checkpoints: cased or uncased",
+        "recipes": "reshapable, meta-graph",
+        "precisions": "fp16, fp32",
+        "heads": "pooled, sequence, classifier",
+        "batches": "rows of the inputs as converted",
+        "seq-lens": "tokens a row",
+        "task-data": "one for all: mrpc, or a folder with a dev.tsv",
+        "jobs": "how many builds at once (default: one a processor)",
+        "memory": "what they may take together, as 12G (default: what is free); what takes more by itself runs alone",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
+        "offline": OFFLINE_HELP,
+        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "mirror": MIRROR_HELP,
+        "format": FORMAT_HELP,
+    },
+)
+def build_matrix(
+    _: Context,
+    models: str = "",
+    checkpoints: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    case: str = "",
+    recipes: str = RESHAPABLE,
+    precisions: str = "fp16",
+    heads: str = DEFAULT_HEAD,
+    batches: str = "",
+    seq_lens: str = "",
+    task_data: str = "",
+    jobs: str = "",
+    memory: str = "",
+    output: str = "dist",
+    offline: bool = False,
+    bundle: str = "",
+    mirror: str = "",
+    format_: str = "text",
+) -> None:
+    """Build every combination of lists (commas between), several at once; a failure stops no other. Example: `invoke build-matrix --precisions fp16,fp32 --heads pooled,sequence --jobs 2`."""
+    with exit_statuses(format_):
+        text, error = commands.build_matrix(
+            open_session(ROOT, os.environ),
+            Lists(
+                models=models,
+                checkpoints=checkpoints,
+                vocab_file=vocab_file,
+                bert_config=bert_config,
+                case=case,
+                recipes=recipes,
+                precisions=precisions,
+                heads=heads,
+                batches=batches,
+                seq_lens=seq_lens,
+                task_data=task_data,
+            ),
+            Work(jobs=jobs, memory=memory, output=output, offline=offline, bundle=bundle, mirror=mirror),
+            as_json=format_ == "json",
+        )
+    with exit_statuses():  # the JSON tells the errors already
+        tell(text)
+        if error:
+            raise error
 
 
 @task(
