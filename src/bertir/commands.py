@@ -48,7 +48,7 @@ def build_ir(
         request = replace(request, model=named_or_first(session.layout.models, request.model))
     with session.builder(offline=offline or bool(bundle), mirror=mirror) as builder:
         if bundle:
-            materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+            materials.unpack(builder, [request.model or None], Path(bundle), task_data=request.task_data)
         build, published = healed(
             lambda: pipeline.build_ir(builder, request, Path(output), local), session.progress
         )

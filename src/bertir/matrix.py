@@ -79,8 +79,8 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
     output = Path(work.output)
     with session.builder(offline=work.offline or bool(work.bundle), mirror=work.mirror) as builder:
         if work.bundle:
-            for model in dict.fromkeys(target.request.model for target in targets):
-                materials.unpack(builder, model or None, Path(work.bundle), task_data=lists.task_data)
+            wanted = [target.request.model or None for target in targets]
+            materials.unpack(builder, wanted, Path(work.bundle), task_data=lists.task_data)
         found = {ended.target: ended for ended in done_already(builder, targets, output)}
         if left := in_turn(target for target in targets if target not in found):
             memory = memory or free_memory(builder)
