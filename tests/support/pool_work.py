@@ -39,19 +39,19 @@ def beside(piece: Piece) -> list[str]:
     others = sorted(path.name for path in running.iterdir())
     (running / piece.name).touch()
     (piece.folder / f"{piece.name} has begun").touch()
-    until = time.monotonic() + PATIENCE
-    while piece.waits_for and not (piece.folder / f"{piece.waits_for} has begun").exists():
-        if time.monotonic() > until:
-            raise TimeoutError(piece.waits_for)
-        time.sleep(0.01)
+    if piece.waits_for:
+        _wait(piece.folder / f"{piece.waits_for} has begun")
     (running / piece.name).unlink()
     return others
 
 
 def killed(piece: Piece) -> str:
-    """End the process, if the piece is called so."""
+    """End the process, if the piece is called so, when the one that it waits for has begun."""
     if piece.name == "killed":
+        _wait(piece.folder / f"{piece.waits_for} has begun" if piece.waits_for else piece.folder)
         os.kill(os.getpid(), signal.SIGKILL)
+    if piece.name == "beside":
+        until_ended(piece)
     return piece.name
 
 
@@ -62,14 +62,22 @@ def told_to_end(piece: Piece) -> str:
 
 
 def until_ended(piece: Piece) -> None:
-    """Wait to be ended, and clean up, which takes a moment."""
+    """Wait to be ended, and then clean up for as long as the folder has no file `enough`."""
     (piece.folder / f"{piece.name} has begun").touch()
     try:
         time.sleep(PATIENCE)
     finally:
         (piece.folder / f"{piece.name} cleans up").touch()
-        time.sleep(0.5)
+        _wait(piece.folder / "enough")
         (piece.folder / f"{piece.name} is clean").touch()
+
+
+def _wait(path: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(path)
+        time.sleep(0.01)
 
 
 def main() -> int:

@@ -82,6 +82,15 @@ def test_a_worker_that_is_killed_costs_its_own_piece_and_no_later_one(tmp_path: 
     assert given == ["first", Lost(), "third", "fourth"]
 
 
+def test_what_runs_beside_a_worker_that_is_killed_is_ended_in_order(tmp_path: Path) -> None:
+    (tmp_path / "enough").touch()
+    names = ("killed", "beside", "third")
+    pieces = [Piece(folder=tmp_path, name=name, waits_for="beside") for name in names]
+    given = {piece.name: came for piece, came in do_all(killed, pieces, Budget(jobs=2, memory=MUCH), memory)}
+    assert given == {"killed": Lost(), "beside": Lost(), "third": "third"}
+    assert (tmp_path / "beside is clean").exists()
+
+
 def test_a_worker_that_is_told_to_end_by_somebody_else_costs_its_own_piece(tmp_path: Path) -> None:
     pieces = [Piece(folder=tmp_path, name=name) for name in ("told", "second")]
     given = [came for _, came in do_all(told_to_end, pieces, Budget(jobs=1, memory=MUCH), memory)]
@@ -106,6 +115,14 @@ def working(folder: Path, *, pieces: int, jobs: int) -> Iterator[subprocess.Pope
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended_by_control_c(process: subprocess.Popen[str]) -> bool:
+    """Press it once more, unless that has ended the process."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+    return process.poll() is not None
 
 
 def is_empty(group: int) -> bool:
@@ -135,15 +152,17 @@ def test_a_signal_ends_all_that_runs_in_order_and_nothing_more_begins(tmp_path: 
         wait_until(lambda: {"0 cleans up", "1 cleans up"} <= marks(tmp_path), "both to clean up")
         if kind == "SIGINT twice":
             os.killpg(process.pid, signal.SIGINT)
+        (tmp_path / "enough").touch()
         _, said = process.communicate(timeout=60)
         assert process.returncode == STATUSES[kind]
-        assert marks(tmp_path) == ENDED
+        assert marks(tmp_path) == {*ENDED, "enough"}
         assert "Traceback" not in said
         assert ("cleaning up" in said) == (kind == "SIGINT twice")
         wait_until(lambda: is_empty(process.pid), "the end of every process")
 
 
 def test_a_worker_that_has_not_begun_yet_is_ended_too(tmp_path: Path) -> None:
+    (tmp_path / "enough").touch()
     with working(tmp_path, pieces=1, jobs=1) as process:
         # As soon as there is a worker: its interpreter is only just starting.
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -151,8 +170,7 @@ def test_a_worker_that_has_not_begun_yet_is_ended_too(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, said) == (130, "")
-        assert marks(tmp_path) <= {"0 has begun", "0 cleans up", "0 is clean"}
-        assert len(marks(tmp_path)) in (0, 3)
+        assert marks(tmp_path) in ({"enough"}, {"enough", "0 has begun", "0 cleans up", "0 is clean"})
 
 
 @pytest.mark.parametrize("kind", ["third Ctrl-C", "SIGKILL"])
@@ -162,9 +180,8 @@ def test_if_this_process_is_ended_at_once_so_are_its_workers(tmp_path: Path, kin
         if kind == "SIGKILL":
             process.kill()
         else:
-            for _ in range(3):
-                os.killpg(process.pid, signal.SIGINT)
-                time.sleep(0.05)
+            # Of signals that come faster than they are heard, several are one.
+            wait_until(lambda: ended_by_control_c(process), "its end")
         assert process.wait(timeout=60) == (-signal.SIGKILL if kind == "SIGKILL" else 130)
         wait_until(lambda: is_empty(process.pid), "the end of every process")
         assert not {"0 is clean", "1 is clean"} & marks(tmp_path)
