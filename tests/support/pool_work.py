@@ -46,12 +46,14 @@ def beside(piece: Piece) -> list[str]:
 
 
 def killed(piece: Piece) -> str:
-    """End the process, if the piece is called so, when the one that it waits for has begun."""
-    if piece.name == "killed":
-        _wait(piece.folder / f"{piece.waits_for} has begun" if piece.waits_for else piece.folder)
-        os.kill(os.getpid(), signal.SIGKILL)
+    """When the one that it waits for has begun, end the process, if the piece is called so."""
     if piece.name == "beside":
         until_ended(piece)
+    (piece.folder / f"{piece.name} has begun").touch()
+    if piece.waits_for:
+        _wait(piece.folder / f"{piece.waits_for} has begun")
+    if piece.name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     return piece.name
 
 
@@ -66,6 +68,7 @@ def until_ended(piece: Piece) -> None:
     (piece.folder / f"{piece.name} has begun").touch()
     try:
         time.sleep(PATIENCE)
+        (piece.folder / f"{piece.name} was not ended").touch()
     finally:
         (piece.folder / f"{piece.name} cleans up").touch()
         _wait(piece.folder / "enough")

@@ -84,11 +84,13 @@ def test_a_worker_that_is_killed_costs_its_own_piece_and_no_later_one(tmp_path: 
 
 def test_what_runs_beside_a_worker_that_is_killed_is_ended_in_order(tmp_path: Path) -> None:
     (tmp_path / "enough").touch()
-    names = ("killed", "beside", "third")
-    pieces = [Piece(folder=tmp_path, name=name, waits_for="beside") for name in names]
+    # The first two see to it that there are two workers, and that the pool has an eye on both.
+    waits = {"one": "other", "other": "one", "killed": "beside", "beside": "", "fifth": ""}
+    pieces = [Piece(folder=tmp_path, name=name, waits_for=other) for name, other in waits.items()]
     given = {piece.name: came for piece, came in do_all(killed, pieces, Budget(jobs=2, memory=MUCH), memory)}
-    assert given == {"killed": Lost(), "beside": Lost(), "third": "third"}
-    assert (tmp_path / "beside is clean").exists()
+    assert given == {"one": "one", "other": "other", "killed": Lost(), "beside": Lost(), "fifth": "fifth"}
+    wait_until((tmp_path / "beside is clean").exists, "its end")
+    assert not (tmp_path / "beside was not ended").exists()
 
 
 def test_a_worker_that_is_told_to_end_by_somebody_else_costs_its_own_piece(tmp_path: Path) -> None:
@@ -161,12 +163,14 @@ def test_a_signal_ends_all_that_runs_in_order_and_nothing_more_begins(tmp_path: 
         wait_until(lambda: is_empty(process.pid), "the end of every process")
 
 
-def test_a_worker_that_has_not_begun_yet_is_ended_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_worker_that_has_not_begun_yet_is_ended_too(tmp_path: Path, later: float) -> None:
     (tmp_path / "enough").touch()
     with working(tmp_path, pieces=1, jobs=1) as process:
         # As soon as there is a worker: its interpreter is only just starting.
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_until(lambda: len(children.read_text(encoding="ascii").split()) > 1, "a worker")
+        time.sleep(later)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, said) == (130, "")
