@@ -57,6 +57,14 @@ def killed(piece: Piece) -> str:
     return piece.name
 
 
+def failing(piece: Piece) -> None:
+    """Raise when the other one has begun, which waits to be ended."""
+    if piece.name == "beside":
+        until_ended(piece)
+    _wait(piece.folder / "beside has begun")
+    raise ValueError(piece.name)
+
+
 def told_to_end(piece: Piece) -> str:
     if piece.name == "told":
         os.kill(os.getpid(), signal.SIGTERM)

@@ -245,7 +245,7 @@ def test_an_option_that_can_not_be_is_status_2_before_anything_runs(
             "--memory must be a number of bytes, or one with a unit as M, G, Gi, and is 'much'",
         ),
         (("--format", "yaml"), "--format must be text or json, and is 'yaml'"),
-        (("--mirror", "ftp://x"), ""),
+        (("--mirror", "ftp://x"), "--mirror: 'ftp://x' is no folder, and no URL"),
     ],
     ids=lambda value: "=".join(value) if isinstance(value, tuple) else "",
 )

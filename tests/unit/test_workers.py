@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pool_work
 import pytest
 from checkout import ROOT
-from pool_work import Piece, beside, killed, told_to_end
+from pool_work import Piece, beside, failing, killed, told_to_end
 from running_task import STATUSES, wait_until
 
 from bertir.workers import Budget, Lost, _next, do_all
@@ -97,6 +97,15 @@ def test_a_worker_that_is_told_to_end_by_somebody_else_costs_its_own_piece(tmp_p
     pieces = [Piece(folder=tmp_path, name=name) for name in ("told", "second")]
     given = [came for _, came in do_all(told_to_end, pieces, Budget(jobs=1, memory=MUCH), memory)]
     assert given == [Lost(), "second"]
+
+
+def test_what_the_work_raises_is_raised_when_all_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "enough").touch()
+    pieces = [Piece(folder=tmp_path, name=name) for name in ("fails", "beside", "third")]
+    with pytest.raises(ValueError, match="fails"):
+        list(do_all(failing, pieces, Budget(jobs=2, memory=MUCH), memory))
+    assert (tmp_path / "beside is clean").exists()
+    assert not (tmp_path / "beside was not ended").exists()
 
 
 # how it ends
