@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # The most that a step takes: what TensorFlow takes of itself, and for each byte of the weights so many. Measured as the anonymous
 # memory of each step's container, ten times a second, GB: a BERT of 0.002 GB 0.19 to 0.24; all-MiniLM-L6-v2 (0.091) import
-# 0.42, freeze 0.70, convert 0.43, verify 0.44; BERT-Base (0.436) import 1.43, freeze 2.29, convert 1.12, verify 2.50.
+# 0.42, freeze 0.70, convert 0.43, verify 0.44; BERT-Base (0.436) import 1.43, freeze 2.29, convert 1.12, verify 2.50. One step
+# at a time: were several of a build's to run beside each other, it would be what they take together.
 OF_ITSELF = 250_000_000
 PER_WEIGHT_BYTE = 5.5
 # Beside its steps: the process that hashes and copies.
