@@ -83,7 +83,7 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
             materials.unpack(builder, wanted, Path(work.bundle), task_data=lists.task_data)
         found = {ended.target: ended for ended in done_already(builder, targets, output)}
         if left := in_turn(target for target in targets if target not in found):
-            memory = memory or free_memory(builder)
+            memory = free_memory(builder) if memory is None else memory
             orders = [
                 Order(
                     target=target,

@@ -284,8 +284,10 @@ def test_of_many_builds_each_says_what_became_of_it_and_the_first_that_failed_de
 
 
 def test_many_builds_tell_the_same_in_json(project: Project) -> None:
-    ended = project.invoke("build-matrix", "--offline", "--precisions", "fp16,fp32", "--format", "json")
+    wanted = ("--precisions", "fp16,fp32", "--memory", "0", "--jobs", "3")  # one after the other, then
+    ended = project.invoke("build-matrix", "--offline", "--format", "json", *wanted)
     told = json.loads(ended.out)
+    assert (told["memory"], told["jobs"]) == (0, 3)
     assert (ended.status, told["exit_status"], told["results"]) == (4, 4, {"failed": 2})
     assert [target["name"] for target in told["targets"]] == [
         "all-minilm-l6-v2/reshapable-fp16",
