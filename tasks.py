@@ -217,6 +217,89 @@ def build_ir(
 
 @task(
     auto_shortflags=False,
+    help={
+        "models": "of `invoke models` (default: its first, if there are no checkpoints)",
+        "checkpoints": "your own: directories, or DIR/PREFIX",
+        "vocab-file": "of each of the checkpoints, where it has no vocab.txt beside it",
+        "bert-config": "of each of the checkpoints, where it has no bert_config.json beside it",
+        "case": "of each of the checkpoints: cased or uncased",
+        "recipes": "reshapable, meta-graph (default: reshapable)",
+        "precisions": "fp16, fp32 (default: fp16)",
+        "heads": "pooled, sequence, classifier (default: pooled)",
+        "batches": "rows of the inputs as converted (default: 1)",
+        "seq-lens": "tokens a row (default: 128)",
+        "task-data": "one for all: mrpc, or a folder with a dev.tsv",
+        "jobs": "how many builds at once (default: one a processor)",
+        "memory": "what they may take together, as 12G (default: what is free); what takes more by itself runs alone",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
+        "offline": OFFLINE_HELP,
+        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "mirror": MIRROR_HELP,
+        "paranoid": PARANOID_HELP,
+        "format": FORMAT_HELP,
+    },
+)
+def build_matrix(
+    _: Context,
+    models: str = "",
+    checkpoints: str = "",
+    vocab_file: str = "",
+    bert_config: str = "",
+    case: str = "",
+    recipes: str = RESHAPABLE,
+    precisions: str = "fp16",
+    heads: str = DEFAULT_HEAD,
+    batches: str = "",
+    seq_lens: str = "",
+    task_data: str = "",
+    jobs: str = "",
+    memory: str = "",
+    output: str = "dist",
+    offline: bool = False,
+    bundle: str = "",
+    mirror: str = "",
+    paranoid: bool = False,
+    format_: str = "text",
+) -> None:
+    """Build every combination of lists (commas between), several at once; a failure stops no other. Example: `invoke build-matrix --precisions fp16,fp32 --heads pooled,sequence --jobs 2`."""
+    from bertir import commands
+    from bertir.wanted import Lists, Work
+
+    with exit_statuses(format_):
+        text, error = commands.build_matrix(
+            open_session(ROOT, os.environ),
+            Lists(
+                models=models,
+                checkpoints=checkpoints,
+                vocab_file=vocab_file,
+                bert_config=bert_config,
+                case=case,
+                recipes=recipes,
+                precisions=precisions,
+                heads=heads,
+                batches=batches,
+                seq_lens=seq_lens,
+                task_data=task_data,
+            ),
+            Work(
+                jobs=jobs,
+                memory=memory,
+                output=output,
+                offline=offline,
+                bundle=bundle,
+                mirror=mirror,
+                paranoid=paranoid,
+            ),
+            as_json=format_ == "json",
+        )
+    with exit_statuses():  # the JSON tells the errors already
+        tell(text)
+        if error:
+            raise error
+
+
+@task(
+    auto_shortflags=False,
     help={"archive": "write the image to this file instead", "offline": OFFLINE_HELP, "format": FORMAT_HELP},
 )
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:

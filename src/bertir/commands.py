@@ -16,10 +16,12 @@ from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, loa
 
 if TYPE_CHECKING:
     from bertir.digest import Digest
+    from bertir.errors import BertirError
     from bertir.local_checkpoint import Options
     from bertir.report import Request
     from bertir.session import Session
     from bertir.store import Artifact
+    from bertir.wanted import Lists, Work
 
 
 def build_ir(
@@ -49,12 +51,24 @@ def build_ir(
         if local is None:
             request = replace(request, model=named_or_first(builder.models, request.model))
         if bundle:
-            materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+            materials.unpack(builder, [request.model or None], Path(bundle), task_data=request.task_data)
         build, published = healed(
             lambda: pipeline.build_ir(builder, request, Path(output), local), session.progress
         )
     facts = show.build_facts(build, published, time.monotonic() - begun)
     return show.to_json(facts) if as_json else show.build_text(facts)
+
+
+def build_matrix(
+    session: Session, lists: Lists, work: Work, *, as_json: bool
+) -> tuple[str, BertirError | None]:
+    """Give the text to print, and the error that it ends with."""
+    from bertir.matrix import build_matrix as build_each
+    from bertir.show_matrix import matrix_facts, matrix_text
+
+    matrix = build_each(session, lists, work)
+    facts = matrix_facts(matrix)
+    return show.to_json(facts) if as_json else matrix_text(facts), matrix.error()
 
 
 def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import emptying
+from bertir.digest import Digest
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.failure import End, advised, disk_full, failure
 from bertir.outputs import taken, usage
@@ -294,9 +295,12 @@ class _Reader(threading.Thread):
 
 
 def _kept(folder: Path, log: Path, step: str) -> Path | None:
-    """Keep a step's log for the user to read; None if it can't be."""
-    kept = folder / "logs" / f"{step}.log"
+    """Keep a step's log for the user to read; None if it can't be.
+
+    Its digest is in its name: of several builds that fail in the same step none takes away what another told of.
+    """
     try:
+        kept = folder / "logs" / f"{step}-{Digest.of_file(log).short}.log"
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(log.read_bytes())
     except OSError:  # a full disk, say, which is told already

@@ -125,6 +125,11 @@ class Engine:
         return told
 
     @property
+    def memory(self) -> int:
+        """The bytes of memory of the engine's machine; 0 if it doesn't say."""
+        return int(self._info.get("MemTotal") or 0)
+
+    @property
     def not_limited(self) -> tuple[str, ...]:
         """What the engine can't limit: it would take such a limit, and discard it without an error.
 

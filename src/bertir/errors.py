@@ -108,3 +108,13 @@ class ReproducibilityError(VerificationError):
     """A rebuild gave other bits (Nix ends with the same status, 104)."""
 
     exit_status = 104
+
+
+def error_of(exit_status: int, message: str, *, advice: str = "") -> BertirError:
+    """Give an error of the kind that has such a status: what another process ended with."""
+    kinds = {
+        kind.exit_status: kind
+        for kind in reversed(globals().values())
+        if isinstance(kind, type) and issubclass(kind, BertirError)
+    }
+    return kinds.get(exit_status, BertirError)(message, advice=advice)

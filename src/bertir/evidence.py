@@ -75,7 +75,7 @@ def _rebuild(
         ) as builder,
     ):
         if bundle:
-            materials.unpack(builder, request.model or None, Path(bundle), task_data=request.task_data)
+            materials.unpack(builder, [request.model or None], Path(bundle), task_data=request.task_data)
         return reproduce(builder, verified, given)
 
 

@@ -8,6 +8,7 @@ is removed at the next start (staging.py, `Builder.reap`).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENOUGH = 3  # so many of them end the process at once
+_PR_SET_PDEATHSIG = 1
 _STILL_CLEANING_UP = b"cleaning up; once more ends it at once, and the next run cleans up\n"
 
 
@@ -104,3 +106,8 @@ def held() -> Iterator[None]:
         yield
     finally:
         handler.release()
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the one that started it ends, or its thread that did."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from bertir import errors
 from bertir.compare import Difference, Stage, first_difference, published_stage
 from bertir.digest import Digest
-from bertir.errors import BertirError
+from bertir.errors import BertirError, error_of
 from bertir.interruption import held
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def launch(order: Order, conditions: Conditions, place: Place, baseline: Rebuilt
                     folder = Path(path)
                     stages.append(published_stage(folder))
                 case {"event": "failed"}:
-                    failed = _error(event)
+                    failed = error_of(event["exit_status"], event["message"], advice=event["advice"])
             if stages and baseline and (expected := baseline.stage(stages[-1].name)):
                 difference = first_difference(expected, stages[-1])
                 if difference:
@@ -125,14 +124,3 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.kill()
             process.wait()
         cast("IO[str]", process.stdout).close()
-
-
-def _error(event: Mapping[str, Any]) -> BertirError:
-    """Give the error that ended the rebuild, as the kind that has its exit status."""
-    kinds = {
-        kind.exit_status: kind
-        for kind in reversed(vars(errors).values())
-        if isinstance(kind, type) and issubclass(kind, BertirError)
-    }
-    kind = kinds.get(event["exit_status"], BertirError)
-    return kind(event["message"], advice=event["advice"])

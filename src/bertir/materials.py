@@ -20,7 +20,7 @@ from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstrea
 from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from bertir.builder import Builder
     from bertir.derivation import Realised
@@ -212,11 +212,14 @@ def is_fetched(store: Store, model: Model) -> bool:
     return isinstance(model.archive, HuggingFaceWheel) and store.find(model.archive.digest) is not None
 
 
-def unpack(builder: Builder, model_name: str | None, bundle: Path, *, task_data: str = "") -> None:
-    """Take from a bundle what a build of this model needs and the store lacks."""
+def unpack(builder: Builder, model_names: Iterable[str | None], bundle: Path, *, task_data: str = "") -> None:
+    """Take from a bundle what builds of these models need and the store lacks; None is a checkpoint of one's own."""
     from bertir.bundle import read_bundle
 
-    read_bundle(builder.store, materials(builder, model_name, task_data), bundle, builder.progress)
+    named: dict[str, Digest] = {}
+    for name in dict.fromkeys(model_names):
+        named |= materials(builder, name, task_data)
+    read_bundle(builder.store, named, bundle, builder.progress)
 
 
 def materials(builder: Builder, model_name: str | None, task_data: str = "") -> dict[str, Digest]:

@@ -68,11 +68,16 @@ def build_ir(
         # The step that stopped knows what it lacks itself; the user wants to hear of all at once.
         model = None if local else request.model
         raise OfflineError(missing_materials(builder, model, request.task_data)) from error
+    return build, publish_build(builder, build, output)
+
+
+def publish_build(builder: Builder, build: Build, output: Path) -> Published:
+    """Publish what was built and verified, under the folder `output`."""
     artifact = publishable(builder, build)
-    published = publish(builder.store, artifact, output / build.weights.name / request.variant)
+    published = publish(builder.store, artifact, output / build.weights.name / build.request.variant)
     if published.signatures_dropped:
         builder.progress.say("publish", "what lay there was signed; this is another build, and isn't yet")
-    return build, published
+    return published
 
 
 def publishable(builder: Builder, build: Build) -> Artifact:

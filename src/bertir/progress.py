@@ -16,16 +16,23 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where progress is told. `stream=None` tells nobody."""
+    """Where progress is told. `stream=None` tells nobody.
+
+    Args:
+        about: which of several builds it is of, said in each line; empty where there is one.
+    """
 
     stream: TextIO | None
     started: float = field(default_factory=time.monotonic)
+    about: str = ""
 
     def say(self, stage: str, text: str) -> None:
         """Print one line: seconds since the start, the stage, what happens."""
         if self.stream is not None:
             seconds = time.monotonic() - self.started
-            self.stream.write(f"[{seconds:6.1f} s] {stage:<10} {without_logins(text)}\n")
+            about = f"{self.about}: " if self.about else ""
+            # In one piece, as other processes may write there too.
+            self.stream.write(f"[{seconds:6.1f} s] {stage:<10} {about}{without_logins(text)}\n")
             self.stream.flush()
 
     def counted(

@@ -11,7 +11,6 @@ compare each stage at once, and needn't wait for the stages after one that diffe
 
 from __future__ import annotations
 
-import ctypes
 import json
 import locale
 import os
@@ -27,7 +26,7 @@ from bertir import pipeline
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.errors import BertirError
 from bertir.fetch import Fetcher
-from bertir.interruption import Interrupted, interruptions
+from bertir.interruption import Interrupted, end_with_parent, interruptions
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.progress import Progress
 from bertir.report import Request
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from bertir.derivation import Derivation, Outcome, Realised
 
 ROOT = Path(__file__).resolve().parents[2]
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +163,7 @@ def rebuild(builder: Telling, order: Order) -> None:
 
 def main() -> int:
     # If whoever asked is killed, nobody wants this any more.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     locale.setlocale(locale.LC_ALL, "")
     order = Order.from_json(json.load(sys.stdin))
     environment = dict(os.environ)

@@ -284,10 +284,33 @@ def test_a_failed_step_says_why_and_keeps_its_log(
     engine: Engine, docker_api: Server, tmp_path: Path, failure: Failure
 ) -> None:
     ended(docker_api, failure.log, failure.status, out_of_memory=failure.out_of_memory)
-    with pytest.raises(StepError, match=failure.message), engine.run(str(ID), COMMAND, tmp_path):
+    with (
+        pytest.raises(StepError, match=failure.message) as raised,
+        engine.run(str(ID), COMMAND, tmp_path),
+    ):
         pass
-    assert (tmp_path / "logs" / "convert.log").read_bytes() == failure.log
+    [log] = (tmp_path / "logs").iterdir()
+    assert log.read_bytes() == failure.log
+    assert str(log) in raised.value.advice
     assert removed(docker_api)
+
+
+def test_of_two_failures_in_the_same_step_neither_takes_the_others_log(
+    engine: Engine, docker_api: Server, tmp_path: Path
+) -> None:
+    logs = (b"one\n", b"other\n", b"one\n")
+    for number, log in enumerate(logs):
+        docker_api.answers = {
+            path: known for path, known in docker_api.answers.items() if "/containers/" not in path
+        }
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        ended(docker_api, log, 1)
+        with pytest.raises(StepError), engine.run(str(ID), COMMAND, scratch):
+            pass
+    kept = sorted((tmp_path / "logs").iterdir())
+    assert sorted(path.read_bytes() for path in kept) == [b"one\n", b"other\n"]
+    assert all(path.name.startswith("convert-") for path in kept)
 
 
 def test_a_log_can_not_speak_to_the_terminal(engine: Engine, docker_api: Server, tmp_path: Path) -> None:
@@ -316,7 +339,8 @@ def test_a_step_over_its_time_is_killed_and_status_101(
         pass
     assert raised.value.exit_status == 101
     assert f"/v{API}/containers/{'c' * 64}/kill" in docker_api.asked
-    assert (tmp_path / "logs" / "convert.log").read_bytes() == b"still at it\n"
+    [log] = (tmp_path / "logs").iterdir()
+    assert log.read_bytes() == b"still at it\n"
 
 
 def test_only_the_last_lines_of_a_long_log_are_shown(

@@ -113,3 +113,12 @@ def test_an_error_is_its_message_and_keeps_the_advice_apart() -> None:
     error = errors.FetchError("no such file", advice="try another")
     assert (str(error), error.advice) == ("no such file", "try another")
     assert errors.FetchError("no such file").advice == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(2, "ConfigurationError"), (7, "StepError"), (104, "ReproducibilityError"), (99, "BertirError")],
+)
+def test_what_another_process_ended_with_becomes_the_error_of_that_status(status: int, kind: str) -> None:
+    error = errors.error_of(status, "it said so", advice="do this")
+    assert (type(error).__name__, str(error), error.advice) == (kind, "it said so", "do this")

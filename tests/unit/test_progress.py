@@ -15,6 +15,24 @@ def test_a_line_has_the_time_the_stage_and_the_fact() -> None:
     assert re.fullmatch(r"\[ {3}0\.\d s\] fetch {6}47 Debian packages, 23\.0 MB\n", stream.getvalue())
 
 
+def test_of_several_builds_a_line_says_which_one_it_is_of() -> None:
+    stream = io.StringIO()
+    Progress(stream=stream, about="tiny-bert/reshapable-fp16").say("freeze", "running in the container")
+    assert stream.getvalue().endswith("s] freeze     tiny-bert/reshapable-fp16: running in the container\n")
+
+
+def test_a_line_is_written_in_one_piece() -> None:
+    written = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    Progress(stream=Stream(), about="a build").say("freeze", "running")
+    assert len(written) == 1
+
+
 def test_silence_is_silent_and_still_passes_bytes_on() -> None:
     SILENT.say("fetch", "nobody hears it")
     assert list(SILENT.counted("fetch", "it", iter([b"a", b"b"]), 2)) == [b"a", b"b"]

@@ -130,6 +130,7 @@ def test_every_task_is_listed_with_what_it_does(project: Project) -> None:
     listed = dict(re.findall(r"^  ([a-z-]+) +(\S.*)$", ended.out, re.MULTILINE))
     assert set(listed) >= {
         "build-ir",
+        "build-matrix",
         "image",
         "lock",
         "fetch",
@@ -228,6 +229,71 @@ def test_an_option_that_can_not_be_is_status_2_before_anything_runs(
     assert (ended.status, ended.out) == (2, "")
     assert f"error: {message}" in ended.err
     assert not list((project.home / "store").rglob("objects/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--models", "all-minilm-l6"), "there is no model named 'all-minilm-l6'"),
+        (("--recipes", "reshapable,magic"), "--recipe must be reshapable or meta-graph, and is 'magic'"),
+        (("--precisions", "fp16,"), "--precisions must be a list with commas between, and is 'fp16,'"),
+        (("--jobs", "0"), "--jobs must be a whole number from 1 to 61, and is '0'"),
+        (("--jobs", "62"), "--jobs must be a whole number from 1 to 61, and is '62'"),
+        (("--jobs", "all"), "--jobs must be a whole number from 1 to 61, and is 'all'"),
+        (
+            ("--memory", "much"),
+            "--memory must be a number of bytes, or one with a unit as M, G, Gi, and is 'much'",
+        ),
+        (("--format", "yaml"), "--format must be text or json, and is 'yaml'"),
+        (("--mirror", "ftp://x"), "--mirror: 'ftp://x' is no folder, and no URL"),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_matrix_that_can_not_be_is_status_2_before_anything_runs(
+    project: Project, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = project.invoke("build-matrix", *arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"error: {message}" in ended.err
+    assert not list((project.home / "store").rglob("objects/*/*"))
+
+
+def test_of_many_builds_each_says_what_became_of_it_and_the_first_that_failed_decides(
+    project: Project,
+) -> None:
+    lists = ("--recipes", "meta-graph,reshapable", "--seq-lens", "64,513", "--checkpoints", "src")
+    ended = project.invoke("build-matrix", *lists, "--models", "all-minilm-l6-v2", "--offline", "--jobs", "2")
+    rows = [line.split() for line in ended.out.split("\n\n")[0].splitlines()[1:]]
+    assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
+        ("all-minilm-l6-v2", "meta-graph", "-", "refused"),
+        ("all-minilm-l6-v2", "reshapable", "1x64", "failed"),
+        ("all-minilm-l6-v2", "reshapable", "1x513", "refused"),
+        ("src", "meta-graph", "-", "refused"),
+        ("src", "reshapable", "1x64", "refused"),
+        ("src", "reshapable", "1x513", "refused"),
+    ]
+    assert "src holds no checkpoint" in ended.out
+    assert "all-minilm-l6-v2 has 512 positions, and --seq-len is 513" in ended.out
+    # Not that of what was refused before it.
+    assert ended.status == 4
+    assert "6 of 6 builds published nothing" in ended.err
+    assert re.search(r"matrix +all-minilm-l6-v2/reshapable-fp16-1x64: failed: ", ended.err)
+    assert not (project.root / "dist").exists()
+    store = project.home / "store"
+    assert [path for name in ("tmp", "locks") for path in (store / name).iterdir()] == []
+
+
+def test_many_builds_tell_the_same_in_json(project: Project) -> None:
+    wanted = ("--precisions", "fp16,fp32", "--memory", "0", "--jobs", "3")  # one after the other, then
+    ended = project.invoke("build-matrix", "--offline", "--format", "json", *wanted)
+    told = json.loads(ended.out)
+    assert (told["memory"], told["jobs"]) == (0, 3)
+    assert (ended.status, told["exit_status"], told["results"]) == (4, 4, {"failed": 2})
+    assert [target["name"] for target in told["targets"]] == [
+        "all-minilm-l6-v2/reshapable-fp16",
+        "all-minilm-l6-v2/reshapable-fp32",
+    ]
+    assert {target["error"]["kind"] for target in told["targets"]} == {"OfflineError"}
 
 
 @pytest.mark.parametrize(
