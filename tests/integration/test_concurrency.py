@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import docker
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from running_task import left_in, running, wait_until
@@ -97,27 +96,12 @@ def collecting(place: Place, log: Path) -> Iterator[None]:
     assert int(out) > 10
 
 
-def created(store: Path, since: float) -> collections.Counter[str]:
-    """How many containers were made for a store since then, by step."""
-    client = docker.from_env()
-    try:
-        events = client.events(
-            since=int(since),
-            until=int(time.time()) + 1,
-            decode=True,
-            filters={"type": "container", "event": "create", "label": f"bertir.folder={store}"},
-        )
-        return collections.Counter(event["Actor"]["Attributes"]["bertir.step"] for event in events)
-    finally:
-        client.close()
-
-
 def test_ten_builds_at_once_make_each_artifact_once_while_garbage_is_collected(
     place: Place, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     unused = Store(place.store).add_bytes(b"nobody uses this")
     time.sleep(0.1)  # a file system's clock ticks so
-    begun = time.time()
+    began = time.time()
     wanted = [(place.one, "fp16")] * 6 + [(place.one, "fp32")] * 2 + [(place.other, "fp16")] * 2
     processes = [
         start(place, tmp_path / str(number), environment, "--precision", precision)
@@ -128,16 +112,12 @@ def test_ten_builds_at_once_make_each_artifact_once_while_garbage_is_collected(
         wait_until(lambda: any(process.poll() is not None for process in processes), "a build's end", 600)
     outs = [process.communicate(timeout=600)[0] for process in processes]
     logs = [(tmp_path / str(number)).read_text(encoding="utf-8") for number in range(len(wanted))]
-    seconds = time.time() - begun
+    seconds = time.time() - began
     for process, log in zip(processes, logs, strict=True):
         assert process.returncode == 0, log
     ran = collections.Counter(name for log in logs for name in DONE.findall(log))
     containers = {"import": 2, "freeze": 2, "convert": 3, "reference": 3, "verify": 3}
     assert ran == {"source": 1} | containers
-    made = created(place.store, begun)
-    # Who freezes starts what follows ahead; another build may be faster to run it, in a container of its own.
-    assert made >= collections.Counter(containers)
-    assert {step: made[step] for step in ("import", "freeze")} == {"import": 2, "freeze": 2}
     # Of ten at most one loads the image, and here it is loaded already.
     assert not [log for log in logs if "loading" in log]
     found = collections.defaultdict(set)
