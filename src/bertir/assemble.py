@@ -1,12 +1,17 @@
-"""Packages and wheels → the layers of the image. What is in the store already isn't made again."""
+"""Packages and wheels → the layers of the image. What is in the store already isn't made again.
+
+The wheels' modules are compiled in a container while the layer of the wheels is written: both take long, and one
+needs nothing of the other but the wheels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bertir.beside import Stop, beside
 from bertir.image import interpreter_image, locked_image
-from bertir.layer import debian_layer, pyc_layer, python_sources, wheels_layer
+from bertir.layer import debian_layer, pyc_layer, python_sources, wheel_entries, wheels_layer
 from bertir.lock import LayerPin
 
 if TYPE_CHECKING:
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from bertir.intent import ImageIntent
     from bertir.lock import DebianPackage, ImageLock, WheelPin
     from bertir.store import Blob, Store
+    from bertir.tree import Entry
 
     # Given the image of the interpreter and a tar of sources in the store: run docker/steps/precompile.py in the
     # one on the other, and give the path of the tar that came out, to be read while the `with` block lasts.
@@ -55,14 +61,29 @@ def assemble_layers(
     debian = layer(
         "debian", lambda digest: debian_layer(store, intent, materials.packages(), expected=digest)
     )
-    wheels = layer("wheels", lambda digest: wheels_layer(store, intent, materials.wheels(), expected=digest))
 
-    def compiled(digest: Digest | None) -> Blob:
-        sources = python_sources(store, intent, [debian.blob, wheels.blob])
-        with materials.precompile(interpreter_image(intent, debian), sources) as pyc_tar:
-            return pyc_layer(store, intent, pyc_tar, expected=digest)
+    def compiled(layers: Sequence[Blob], entries: Sequence[Entry] = ()) -> LayerPin:
+        def make(digest: Digest | None) -> Blob:
+            sources = python_sources(store, intent, layers, entries)
+            with materials.precompile(interpreter_image(intent, debian), sources) as pyc_tar:
+                return pyc_layer(store, intent, pyc_tar, expected=digest)
 
-    return debian, wheels, layer("pyc", compiled)
+        return layer("pyc", make)
+
+    wheels = pins.get("wheels")
+    if wheels is not None and store.has(wheels.blob):
+        return debian, wheels, compiled([debian.blob, wheels.blob])
+    with wheel_entries(intent, materials.wheels()) as entries:
+
+        def written(stop: Stop) -> LayerPin:
+            return layer(
+                "wheels",
+                lambda digest: wheels_layer(store, intent, stop.until(entries), expected=digest),
+            )
+
+        with beside(written) as writing:
+            pyc = compiled([debian.blob], entries)
+        return debian, writing.result(), pyc
 
 
 def assemble_image(store: Store, intent: ImageIntent, lock: ImageLock, materials: Materials) -> Image:

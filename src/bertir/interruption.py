@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -94,8 +95,11 @@ def held() -> Iterator[None]:
     """Within it no signal raises: one that comes is raised at the end. For clean-up, and for what must be undone if begun.
 
     Blocking signals (pthread_sigmask) isn't enough: the kernel gives one to any thread, and Python's handler runs in
-    the main one.
+    the main one. So a signal raises in no other thread, where nothing is to be held.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handlers = [signal.getsignal(number) for number in SIGNALS]
     handler = next((found for found in handlers if isinstance(found, _Handler)), None)
     if handler is None:  # another program's process, which has handlers of its own

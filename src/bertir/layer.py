@@ -20,10 +20,11 @@ from bertir.tree import (
     checked_path,
     member_entry,
     merged,
+    source_entries,
+    source_members,
     text_entry,
     write_tar,
 )
-from bertir.tree import python_sources as sources_of
 from bertir.wheel import opened_wheel
 
 if TYPE_CHECKING:
@@ -63,31 +64,40 @@ def debian_layer(
 _MERGED = tuple(name for name in MERGED_FOLDERS if name not in ("lib32", "libx32"))
 
 
-def wheels_layer(
-    store: Store,
-    intent: ImageIntent,
-    wheels: Sequence[tuple[WheelPin, Path]],
-    *,
-    expected: Digest | None = None,
-) -> Blob:
-    """Lay out wheels below /usr/local as an installer does: no .pyc, no trace of where they came from.
+@contextmanager
+def wheel_entries(intent: ImageIntent, wheels: Iterable[tuple[WheelPin, Path]]) -> Iterator[list[Entry]]:
+    """Give what wheels install below /usr/local, as an installer does: no .pyc, no trace of where they came from.
 
-    Each wheel is decompressed once, in pieces, straight into the layer. Raises as `debian_layer` does.
+    The entries can be read until the `with` block ends, by several threads. Raises as `debian_layer` does.
     """
     with ExitStack() as stack:
         found: list[Entry] = []
         for pin, path in wheels:
             found += stack.enter_context(opened_wheel(pin, path, intent.python))
-        return _store_layer(store, intent, found, what="the layer wheels", expected=expected)
+        yield merged(found, what="the layer wheels")
 
 
-def python_sources(store: Store, intent: ImageIntent, layers: Iterable[Blob]) -> Blob:
-    """Put the Python sources of some layers into one tar, for `docker/steps/precompile.py`."""
+def wheels_layer(
+    store: Store, intent: ImageIntent, entries: Iterable[Entry], *, expected: Digest | None = None
+) -> Blob:
+    """Write what `wheel_entries` gave into a layer, each wheel decompressed in pieces, straight into it.
+
+    Raises:
+        ImageError: a wheel isn't what it says.
+        DigestMismatchError: the layer isn't the `expected` one.
+    """
+    return _store_tar(store, intent, entries, what="the layer wheels", expected=expected)
+
+
+def python_sources(
+    store: Store, intent: ImageIntent, layers: Iterable[Blob], entries: Iterable[Entry] = ()
+) -> Blob:
+    """Put the Python sources of some layers, and of entries of none yet, into a tar for `docker/steps/precompile.py`."""
     with ExitStack() as stack:
-        found: list[Entry] = []
+        found: list[Entry] = list(source_entries(entries, intent.python.source_roots))
         for layer in layers:
             tar = stack.enter_context(tarfile.open(store.checked(layer, what="a layer of the image"), "r:"))
-            found += sources_of(tar, intent.python.source_roots)
+            found += source_members(tar, intent.python.source_roots)
         return _store_layer(store, intent, found, what="the Python sources")
 
 
@@ -132,7 +142,12 @@ def _compiled_modules(tar: tarfile.TarFile, intent: ImageIntent) -> Iterator[Fil
 def _store_layer(
     store: Store, intent: ImageIntent, found: Iterable[Entry], *, what: str, expected: Digest | None = None
 ) -> Blob:
-    entries = merged(found, what=what)
+    return _store_tar(store, intent, merged(found, what=what), what=what, expected=expected)
+
+
+def _store_tar(
+    store: Store, intent: ImageIntent, entries: Iterable[Entry], *, what: str, expected: Digest | None
+) -> Blob:
     return store.add_written(
         lambda sink: write_tar(entries, sink, time=intent.source_date_epoch), expected=expected, what=what
     )

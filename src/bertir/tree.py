@@ -10,7 +10,6 @@ import tarfile
 from dataclasses import dataclass
 from fnmatch import translate
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from bertir.digest import CHUNK_BYTES
@@ -60,10 +59,10 @@ def checked_path(path: str, *, what: str) -> str:
     Raises:
         ImageError: the path is absolute or leads out by `..`.
     """
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in path:
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or "\0" in path:
         raise ImageError(f"{what} holds a path that leads out of its folder: {path!r}")
-    return "/".join(pure.parts)
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def text_entry(path: str, text: str) -> FileEntry:
@@ -123,10 +122,14 @@ def merged(entries: Iterable[Entry], *, what: str) -> list[Entry]:
         if known is not entry and not _same(known, entry):
             raise ImageError(f"{what}: two different contents for /{entry.path}")
     for path in list(found):
-        for parent in PurePosixPath(path).parents:
-            name = str(parent)
-            if name != "." and not isinstance(found.setdefault(name, FolderEntry(path=name)), FolderEntry):
+        name = path
+        while name := name.rpartition("/")[0]:
+            above = found.get(name)
+            if isinstance(above, FolderEntry):
+                break  # whose own folders are seen to in its turn, or were
+            if above is not None:
                 raise ImageError(f"{what}: /{path} lies below /{name}, which is no folder")
+            found[name] = FolderEntry(path=name)
     # By parts, so that a folder stands right before what is in it.
     return sorted(found.values(), key=lambda entry: entry.path.split("/"))
 
@@ -187,12 +190,24 @@ def _header(entry: Entry, time: int) -> tarfile.TarInfo:
     return header
 
 
-def python_sources(tar: tarfile.TarFile, roots: Sequence[str]) -> Iterator[FileEntry]:
+def source_members(tar: tarfile.TarFile, roots: Sequence[str]) -> Iterator[FileEntry]:
     """Give the `.py` files below some folders of a layer."""
-    prefixes = tuple(f"{root}/" for root in roots)
+    prefixes = _below(roots)
     for member in tar:
         if member.isreg() and member.name.endswith(".py") and member.name.startswith(prefixes):
             yield member_entry(tar, member)
+
+
+def source_entries(entries: Iterable[Entry], roots: Sequence[str]) -> Iterator[FileEntry]:
+    """Give the `.py` files below some folders."""
+    prefixes = _below(roots)
+    for entry in entries:
+        if isinstance(entry, FileEntry) and entry.path.endswith(".py") and entry.path.startswith(prefixes):
+            yield entry
+
+
+def _below(roots: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{root}/" for root in roots)
 
 
 def member_entry(tar: tarfile.TarFile, member: tarfile.TarInfo) -> FileEntry:

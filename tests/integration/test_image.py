@@ -16,6 +16,7 @@ import pytest
 from checkout import ROOT, copy_checkout
 
 from bertir.assemble import Materials, assemble_layers
+from bertir.container import Command
 from bertir.image import describe_image, interpreter_image, write_archive
 from bertir.lock import LayerPin, load_image_lock
 from bertir.store import Store, StoreError
@@ -159,3 +160,40 @@ def test_one_changed_byte_in_a_layer_makes_another_image(builder: Builder) -> No
     changed = (*lock.layers[:-1], LayerPin(name="pyc", digest=lock.manifest, size=lock.layers[-1].size))
     assert describe_image(builder.intent, lock.layers).id == lock.image_id
     assert describe_image(builder.intent, changed).id != lock.image_id
+
+
+LOOK = """
+import importlib.metadata, json, os, re, subprocess
+
+names, looked, missed = set(), 0, {}
+for top in ("/usr/bin", "/usr/lib", "/usr/local/lib"):
+    for folder, _, files in os.walk(top):
+        names |= set(files)
+        for path in (f"{folder}/{name}" for name in files):
+            with open(path, "rb") as file:
+                if os.path.islink(path) or file.read(4) != b"\\x7fELF":
+                    continue
+            linker = ["/lib64/ld-linux-x86-64.so.2", "--list", path]
+            listed = subprocess.run(linker, capture_output=True, text=True)
+            looked += 1
+            if listed.returncode:
+                missed[path] = re.search("loading shared libraries: ([^:]*)", listed.stderr)[1]
+# Two of numpy's libraries find each other only through the module that loads them.
+missed = {path: name for path, name in missed.items() if name not in names}
+distributions = list(importlib.metadata.distributions())
+gone = [str(file) for one in distributions for file in one.files if not one.locate_file(file).exists()]
+with open("/out/found.json", "w") as file:
+    json.dump([looked, missed, len(distributions), gone], file)
+"""
+
+
+def test_nothing_that_is_left_out_is_linked_to_or_in_a_record(builder: Builder, tmp_path: Path) -> None:
+    command = Command(
+        name="look", arguments=("/usr/bin/python3", "-c", LOOK), inputs={}, outputs=("found.json",)
+    )
+    with builder.engine.run(builder.load_image(), command, tmp_path) as finished:
+        looked, missed, distributions, gone = json.load(finished.outputs["found.json"])
+    assert looked > 100
+    assert distributions == len(builder.lock.wheels)
+    assert missed == {}
+    assert gone == []

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
 from bertir.intent import DebianIntent, File, Folder, ImageIntent, PythonIntent
+from bertir.layer import wheel_entries, wheels_layer
 from bertir.lock import DebianPackage, WheelPin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from bertir.store import Blob, Store
 
 TIME = 1583939994
 SITE = "usr/local/lib/python3.11/dist-packages"
@@ -151,3 +154,9 @@ def make_wheel(
 
 def _record_hash(content: bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+
+
+def laid_out(store: Store, intent: ImageIntent, wheels: Sequence[tuple[WheelPin, Path]]) -> Blob:
+    """Make the layer of some wheels."""
+    with wheel_entries(intent, wheels) as entries:
+        return wheels_layer(store, intent, entries)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from file_server import serve_files
 from google_zip import write_zip
+from packages import laid_out, small_intent
 from packages import make_wheel as make_small_wheel
-from packages import small_intent
 from small_disk import SmallDisk, small_disk
 
 from bertir.archive import take_files
@@ -29,7 +29,6 @@ from bertir.errors import BertirError, ConfigurationError, FetchError, NoRoomErr
 from bertir.fetch import Fetcher
 from bertir.image import archive_size, describe_image, write_archive
 from bertir.intent import PythonIntent
-from bertir.layer import wheels_layer
 from bertir.lock import LayerPin, WheelPin
 from bertir.materials import write_task_data
 from bertir.progress import SILENT
@@ -159,11 +158,11 @@ def test_of_a_zip_what_was_taken_before_the_disk_was_full_is_not_taken_again(
 def test_a_layer_that_does_not_fit_leaves_nothing(disk: SmallDisk, full: Store, tmp_path: Path) -> None:
     wheel = make_small_wheel(tmp_path, {"small/data": LARGE})
     with pytest.raises(StoreError, match="the layer") as raised:
-        wheels_layer(full, small_intent(), [wheel])
+        laid_out(full, small_intent(), [wheel])
     assert_said(raised.value)
     assert_clean(full)
     disk.set("size=12m")
-    assert wheels_layer(full, small_intent(), [wheel]).size > 6 * MB
+    assert laid_out(full, small_intent(), [wheel]).size > 6 * MB
 
 
 def test_a_step_whose_record_does_not_fit_is_as_if_it_had_not_run(disk: SmallDisk, full: Store) -> None:

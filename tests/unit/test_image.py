@@ -4,8 +4,10 @@ import io
 import json
 import re
 import tarfile
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from damage import flip
@@ -29,8 +31,11 @@ from bertir.progress import Progress
 from bertir.store import Blob, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from bertir.digest import HashingWriter
 
 
 @pytest.fixture
@@ -189,6 +194,76 @@ def test_a_layer_that_comes_out_otherwise_is_refused(tmp_path: Path, layers: Sto
     changed._wheel = make_wheel(tmp_path / "changed", {"small.py": b"y = 2"})
     with pytest.raises(DigestMismatchError, match="the layer wheels: the digest is wrong"):
         assemble_image(Store(tmp_path / "fresh"), small_intent(), _lock(image), changed.materials())
+
+
+def test_a_changed_wheel_leaves_the_debian_layer_as_it_is(tmp_path: Path, layers: Store) -> None:
+    parts = _Parts(tmp_path)
+    before = assemble_layers(layers, small_intent(), parts.materials())
+    (tmp_path / "changed").mkdir()
+    changed = _Parts(tmp_path / "changed")
+    changed._wheel = make_wheel(tmp_path / "changed", {"small.py": b"y = 2"})
+    after = assemble_layers(Store(tmp_path / "maintainer's"), small_intent(), changed.materials())
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    changed.asked.clear()
+    assemble_image(layers, small_intent(), _lock(describe_image(small_intent(), after)), changed.materials())
+    assert changed.asked == ["wheels"]
+
+
+def test_what_is_left_out_of_wheels_is_no_matter_of_the_debian_layer(tmp_path: Path, layers: Store) -> None:
+    parts = _Parts(tmp_path)
+    parts._wheel = make_wheel(tmp_path, {"small.py": b"y = 1", "weight.so": b"weight"})
+    before = assemble_layers(layers, small_intent(), parts.materials())
+    intent = small_intent(exclude=[f"{SITE}/weight.so"])
+    after = assemble_layers(Store(tmp_path / "maintainer's"), intent, parts.materials())
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    assert interpreter_image(intent, after[0]) == interpreter_image(small_intent(), before[0])
+    parts.asked.clear()
+    assemble_image(layers, intent, _lock(describe_image(intent, after)), parts.materials())
+    assert parts.asked == ["wheels"], "neither packages nor, as no module changed, compiled modules"
+
+
+class _Meeting(Store):
+    """Holds the layer of wheels back until modules are being compiled."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.layer_begun, self.compiling_begun = threading.Event(), threading.Event()
+
+    def add_written(self, write: Callable[[HashingWriter], None], **named: Any) -> Blob:
+        if named["what"] == "the layer wheels":
+            self.layer_begun.set()
+            assert self.compiling_begun.wait(60), "the layer is written before modules are compiled"
+        return super().add_written(write, **named)
+
+
+def test_modules_are_compiled_while_the_layer_of_wheels_is_written(tmp_path: Path) -> None:
+    parts, store = _Parts(tmp_path), _Meeting(tmp_path / "store")
+
+    @contextmanager
+    def precompile(image: Image, sources: Blob) -> Iterator[Path]:
+        store.compiling_begun.set()
+        assert store.layer_begun.wait(60), "modules are compiled before the layer is written"
+        with parts._precompile(image, sources) as path:
+            yield path
+
+    found = assemble_layers(store, small_intent(), replace(parts.materials(), precompile=precompile))
+    assert found == assemble_layers(Store(tmp_path / "other"), small_intent(), parts.materials())
+
+
+def test_of_a_broken_wheel_the_wheel_is_told_of_and_not_what_came_of_it(
+    tmp_path: Path, layers: Store
+) -> None:
+    parts = _Parts(tmp_path)
+    parts._wheel = make_wheel(tmp_path, {"small.py": b"y = 1", "b": b"x"}, record={"b": "sha256=" + "A" * 43})
+
+    def precompile(_: Image, __: Blob) -> AbstractContextManager[Path]:
+        raise ImageError("the modules can't be compiled")
+
+    with pytest.raises(ImageError, match="b is not what its wheel's RECORD says"):
+        assemble_layers(layers, small_intent(), replace(parts.materials(), precompile=precompile))
+    parts._wheel = make_wheel(tmp_path, {"small.py": b"y = 1"})
+    with pytest.raises(ImageError, match="the modules can't be compiled"):
+        assemble_layers(layers, small_intent(), replace(parts.materials(), precompile=precompile))
 
 
 @pytest.mark.parametrize("pyc_is_gone", [False, True], ids=["read into the archive", "read for sources"])

@@ -6,11 +6,11 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from packages import SITE, TIME, make_deb, make_wheel, member, small_intent
+from packages import SITE, TIME, laid_out, make_deb, make_wheel, member, small_intent
 
 from bertir.digest import Digest
 from bertir.errors import DigestMismatchError, ImageError
-from bertir.layer import debian_layer, pyc_layer, python_sources, wheels_layer
+from bertir.layer import debian_layer, pyc_layer, python_sources, wheel_entries
 from bertir.store import Blob, Store
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def test_a_wheel_is_laid_out_as_an_installer_does(tmp_path: Path, layers: Store)
         },
         entry_points="[console_scripts]\nsmall = small:main\n",
     )
-    blob = wheels_layer(layers, small_intent(), [wheel])
+    blob = laid_out(layers, small_intent(), [wheel])
     found = _read(layers, blob)
     info = f"{SITE}/small-1.0.dist-info"
     assert {name for name in found if found[name].isreg()} == {
@@ -252,7 +252,7 @@ def test_a_wheel_is_laid_out_as_an_installer_does(tmp_path: Path, layers: Store)
 
 def test_excluded_files_of_a_wheel_are_not_in_its_record(tmp_path: Path, layers: Store) -> None:
     wheel = make_wheel(tmp_path, {"small/a.py": b"", "small/include/a.h": b""})
-    blob = wheels_layer(layers, small_intent(exclude=[f"{SITE}/small/include"]), [wheel])
+    blob = laid_out(layers, small_intent(exclude=[f"{SITE}/small/include"]), [wheel])
     assert f"{SITE}/small/include/a.h" not in _read(layers, blob)
     assert b"include" not in _content(layers, blob, f"{SITE}/small-1.0.dist-info/RECORD")
 
@@ -261,8 +261,8 @@ def test_of_two_wheels_with_the_same_path_the_owner_must_be_named(tmp_path: Path
     one = make_wheel(tmp_path, {"shared.py": b"one"}, name="one")
     two = make_wheel(tmp_path, {"shared.py": b"two"}, name="two")
     with pytest.raises(ImageError, match="the layer wheels: two different contents"):
-        wheels_layer(layers, small_intent(), [one, two])
-    blob = wheels_layer(layers, small_intent(owners={f"{SITE}/shared.py": "two"}), [one, two])
+        laid_out(layers, small_intent(), [one, two])
+    blob = laid_out(layers, small_intent(owners={f"{SITE}/shared.py": "two"}), [one, two])
     assert _content(layers, blob, f"{SITE}/shared.py") == b"two"
     assert b"shared.py" not in _content(layers, blob, f"{SITE}/one-1.0.dist-info/RECORD")
 
@@ -270,27 +270,27 @@ def test_of_two_wheels_with_the_same_path_the_owner_must_be_named(tmp_path: Path
 def test_a_file_that_is_not_what_record_says_is_refused(tmp_path: Path, layers: Store) -> None:
     wheel = make_wheel(tmp_path, {"a.py": b"x = 1\n"}, record={"a.py": "sha256=" + "A" * 43})
     with pytest.raises(ImageError, match=r"a\.py is not what its wheel's RECORD says"):
-        wheels_layer(layers, small_intent(), [wheel])
+        laid_out(layers, small_intent(), [wheel])
 
 
 def test_another_wheel_than_the_locked_one_is_refused(tmp_path: Path, layers: Store) -> None:
     locked, _ = make_wheel(tmp_path, {}, version="1.0")
     _, path = make_wheel(tmp_path, {}, version="1.1")
     with pytest.raises(ImageError, match=r"expected small 1\.0\n  found    small 1\.1"):
-        wheels_layer(layers, small_intent(), [(locked, path)])
+        laid_out(layers, small_intent(), [(locked, path)])
 
 
 def test_a_wheel_that_leads_out_of_its_folder_is_refused(tmp_path: Path, layers: Store) -> None:
     wheel = make_wheel(tmp_path, {"small-1.0.data/data/../../../../etc/passwd": b"x"})
     with pytest.raises(ImageError, match="leads out"):
-        wheels_layer(layers, small_intent(), [wheel])
+        laid_out(layers, small_intent(), [wheel])
 
 
 def test_what_is_no_wheel_is_refused_without_a_traceback(tmp_path: Path, layers: Store) -> None:
     pin, path = make_wheel(tmp_path, {})
     path.write_bytes(b"no zip")
     with pytest.raises(ImageError, match=r"small 1\.0: can't read the wheel"):
-        wheels_layer(layers, small_intent(), [(pin, path)])
+        laid_out(layers, small_intent(), [(pin, path)])
 
 
 # compiled modules
@@ -302,12 +302,26 @@ def test_the_sources_of_all_layers_are_gathered(tmp_path: Path, layers: Store) -
     )
     wheel = make_wheel(tmp_path, {"small/a.py": b"a", "small/b.txt": b"b"})
     intent = small_intent()
-    made = [debian_layer(layers, intent, [deb]), wheels_layer(layers, intent, [wheel])]
+    made = [debian_layer(layers, intent, [deb]), laid_out(layers, intent, [wheel])]
     found = _read(layers, python_sources(layers, intent, made))
     assert {name for name in found if found[name].isreg()} == {
         "usr/lib/python3.11/os.py",
         f"{SITE}/small/a.py",
     }
+
+
+def test_sources_are_the_same_from_wheels_as_from_their_layer(tmp_path: Path, layers: Store) -> None:
+    deb = make_deb(tmp_path, [member("./usr/lib/python3.11/os.py", b"os")])
+    wheels = [
+        make_wheel(tmp_path, {"b/tool.py": b"tool", "b/data": b"x"}, name="one"),
+        make_wheel(tmp_path, {"a.py": b"a", "one-1.0.data/data/elsewhere.py": b"no"}, name="two"),
+    ]
+    intent = small_intent()
+    debian, laid = debian_layer(layers, intent, [deb]), laid_out(layers, intent, wheels)
+    with wheel_entries(intent, wheels) as entries:
+        assert python_sources(layers, intent, [debian], entries) == python_sources(
+            layers, intent, [debian, laid]
+        )
 
 
 def _pyc_tar(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
