@@ -482,6 +482,21 @@ def test_a_large_object_that_changed_a_moment_ago_is_read_each_time(store: Store
 
 
 @pytest.mark.usefixtures("soon")
+def test_what_a_step_was_given_a_link_to_is_not_read_again_unless_it_was_written_to(
+    store: Store, tmp_path: Path
+) -> None:
+    blob = store.add_bytes(LARGE)
+    (tmp_path / "link").hardlink_to(store.path(blob.digest))
+    store.linked(blob)
+    assert bytes_read(lambda: store.checked(blob, what="it")) < 20_000
+    time.sleep(2 * TICK)
+    flip(store.path(blob.digest))
+    (tmp_path / "another").hardlink_to(store.path(blob.digest))
+    store.linked(blob)
+    with pytest.raises(LostObjectError):
+        store.checked(blob, what="it")
+
+
 @pytest.mark.parametrize("checked_before", [True, False])
 def test_damage_to_a_large_object_is_found_by_the_process_that_wrote_it(
     store: Store, *, checked_before: bool

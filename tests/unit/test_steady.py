@@ -13,6 +13,7 @@ import pytest
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.hint import LARGE_BYTES
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
 from bertir.small_file import read_small
 from bertir.store import Store
@@ -185,6 +186,20 @@ def test_a_checkpoint_that_is_in_the_store_is_read_once_and_not_written(
     first = add_checkpoint(store, find_checkpoint(Options(path=folder)))
     monkeypatch.setattr(Store, "add_written", None)
     assert add_checkpoint(store, find_checkpoint(Options(path=folder))) == first
+
+
+def test_it_is_said_before_a_large_file_is_copied_and_not_said_of_what_is_stored(
+    folder: Path, store: Store
+) -> None:
+    said: list[int] = []
+    large = b"x" * LARGE_BYTES
+    (folder / DATA).write_bytes(large)
+    found = find_checkpoint(Options(path=folder))
+    add_checkpoint(store, found, lambda: said.append(len(objects(store))))
+    assert len(said) == 1
+    assert said[0] < len(objects(store))  # its own object isn't there yet
+    add_checkpoint(store, found, lambda: said.append(0))
+    assert len(said) == 1
 
 
 def test_rows_that_are_written_while_they_are_read_are_refused(
