@@ -355,9 +355,9 @@ class Builder:
                 }
                 # Of an engine that can't do this, or has ended it, the step is run as any other.
                 with contextlib.suppress(EngineError):
-                    waiting.run.give(self._checked(missing))
-                    for blob in missing.values():
-                        self.store.linked(blob)
+                    paths = self._checked(missing)
+                    with self.store.linking(missing.values()):
+                        waiting.run.give(paths)
                     stack.pop_all()
                     return replace(waiting, step=step, started=datetime.now(UTC))
         return self._start(step, image)

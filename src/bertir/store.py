@@ -22,7 +22,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
@@ -275,12 +275,16 @@ class Store:
             self._whole[blob.digest] = mark
         return path
 
-    def linked(self, blob: Blob) -> None:
-        """Know an object by its new time of change, after it was linked to: that is all that a link changes of it."""
-        known = self._whole.get(blob.digest)
-        now = Mark.of(self.path(blob.digest).lstat())
-        if known and replace(now, changed_ns=known.changed_ns) == known:
-            self._whole[blob.digest] = now
+    @contextlib.contextmanager
+    def linking(self, blobs: Iterable[Blob]) -> Iterator[None]:
+        """Within it links to objects are made, which change nothing but their time of change: they needn't be read again."""
+        known = [
+            blob.digest
+            for blob in blobs
+            if self._whole.get(blob.digest) == Mark.of(self.path(blob.digest).lstat())
+        ]
+        yield
+        self._whole |= {digest: Mark.of(self.path(digest).lstat()) for digest in known}
 
     @contextlib.contextmanager
     def _present(self, blob: Blob, what: str) -> Iterator[None]:

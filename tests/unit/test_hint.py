@@ -486,13 +486,13 @@ def test_what_a_step_was_given_a_link_to_is_not_read_again_unless_it_was_written
     store: Store, tmp_path: Path
 ) -> None:
     blob = store.add_bytes(LARGE)
-    (tmp_path / "link").hardlink_to(store.path(blob.digest))
-    store.linked(blob)
+    with store.linking([blob]):
+        (tmp_path / "link").hardlink_to(store.path(blob.digest))
     assert bytes_read(lambda: store.checked(blob, what="it")) < 20_000
     time.sleep(2 * TICK)
     flip(store.path(blob.digest))
-    (tmp_path / "another").hardlink_to(store.path(blob.digest))
-    store.linked(blob)
+    with store.linking([blob]):
+        (tmp_path / "another").hardlink_to(store.path(blob.digest))
     with pytest.raises(LostObjectError):
         store.checked(blob, what="it")
 
