@@ -170,11 +170,15 @@ def _add(store: Store, name: str, path: Path, marks: Marks, copying: Callable[[]
             data = path.read_bytes()
             marks.require_unchanged(_COPY_IT)
             return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
+        size = path.stat().st_size
+        if size >= LARGE_BYTES and not store.has_one_of_size(size):  # so it isn't there, and is read once
+            copying()
+            return store.add(_steadily(path, marks), what=path.name, size=size)
         # Hashed first: a checkpoint that is in the store already isn't written again.
         digest = store.hints.digest(path, built_from=True)
         if (present := store.find(digest)) is not None:
             return present
-        if (size := path.stat().st_size) >= LARGE_BYTES:
+        if size >= LARGE_BYTES:
             copying()
         return store.add(_steadily(path, marks), expected=digest, what=path.name, size=size)
     except DigestMismatchError as error:  # unchanged by its times, or it would have been said

@@ -139,6 +139,18 @@ class Store:
     def has_all(self, artifact: Artifact) -> bool:
         return all(self.has(blob) for blob in artifact.files.values())
 
+    def has_one_of_size(self, size: int) -> bool:
+        """Whether there is an object of this size, whatever it is; a look at each, without reading any."""
+        with _as_store_error(self.root, "look through the store"):
+            for folder in (self.root / "objects").iterdir():
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    os.scandir(folder) as entries,
+                ):
+                    if any(entry.stat(follow_symlinks=False).st_size == size for entry in entries):
+                        return True
+        return False
+
     def find(self, digest: Digest) -> Blob | None:
         """Look an object up by digest alone, as pins do which don't know the size."""
         size = self._use(self.path(digest))
