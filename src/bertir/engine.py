@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import docker
 import requests
 import urllib3
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
+import docker
 from bertir.container import run_step
 from bertir.errors import ConfigurationError, EngineError, ImageError
 from bertir.interruption import held

@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import docker
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from running_task import left_in, running, wait_until
 from tiny_bert import files, make_model, weights
 
+import docker
 from bertir.store import Store
 
 if TYPE_CHECKING:
