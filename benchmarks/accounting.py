@@ -86,17 +86,19 @@ def traffic_of(pids: list[int], proc: Path = PROC) -> Traffic | None:
     return sum(known, Traffic()) if known else None
 
 
-def resident(pids: list[int], proc: Path = PROC) -> tuple[int, int]:
+def resident(pids: list[int], proc: Path = PROC, *, above: int = 0) -> tuple[int, int]:
     """Give the bytes that some processes have resident together, and the most that one of them has had.
 
-    What they share counts once, as a child has all that its parent has until it writes to it.
+    What they share counts once, as a child has all that its parent has until it writes to it. To find that out takes the
+    kernel a while: it isn't asked where it makes no difference to whoever looks for more than `above`.
     """
     each = {pid: sizes_in(_text(proc / str(pid) / "status")) for pid in pids}
     most = max((sizes.get("VmHWM", 0) for sizes in each.values()), default=0)
     # A child of vfork, which is in its parent's memory until it begins a program, has its very sizes.
     apart = {(sizes.get("VmSize"), sizes.get("VmRSS", 0)): pid for pid, sizes in each.items() if sizes}
-    if len(apart) == 1:
-        return next(iter(apart))[1], most
+    together = sum(own for _, own in apart)
+    if len(apart) == 1 or together <= above:
+        return together, most
     return sum(_share(pid, own, proc) for (_, own), pid in apart.items()), most
 
 

@@ -21,7 +21,9 @@ PAGE = Path("docs/benchmarks.md")
 RESULTS = Path("benchmarks/results")
 
 
-def bench(session: Session, *, quick: bool, cache: str, render: str, as_json: bool) -> str:
+def bench(
+    session: Session, *, quick: bool, rounds: int | None, cache: str, render: str, as_json: bool
+) -> str:
     """Run the suite, or with `render` only write the page of results that are there; give what to print.
 
     Raises:
@@ -29,16 +31,18 @@ def bench(session: Session, *, quick: bool, cache: str, render: str, as_json: bo
     """
     root = session.layout.root
     if render:
-        if quick or cache:
-            raise ConfigurationError("--render measures nothing: --quick and --cache don't belong to it")
+        if quick or cache or rounds is not None:
+            raise ConfigurationError("--render measures nothing, and takes no --quick, --rounds or --cache")
         path = Path(render)
         results = load_results(path)
         _write_page(root, results, path.name)
         return _told(results, f"written: {PAGE} and its plots, from {path}", as_json=as_json)
+    if rounds is not None and rounds < 1:
+        raise ConfigurationError(f"--rounds must be at least 1, and is {rounds}")
     from benchmarks.suite import run_suite
 
     kept = Path(cache).absolute() if cache else cache_folder(session.environment)
-    results = run_suite(root, session.environment, kept, session.progress, quick=quick)
+    results = run_suite(root, session.environment, kept, session.progress, quick=quick, rounds=rounds)
     # A quick run is no result: its table is printed, and nothing of the project changes.
     name = f"{results.date[:10]}.json"
     path = kept / "quick.json" if quick else root / RESULTS / name

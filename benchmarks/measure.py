@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.containers import Events, Started
 
-PAUSE = 0.02
+PAUSE = 0.05
 SECONDS_TO_END = 60.0
 NO_EXIT = 127
 
@@ -71,7 +71,7 @@ class _Watched:
         if self.group is None:
             return
         pids = self.group.pids()
-        self.now, most = resident(pids)
+        self.now, most = resident(pids, above=self.peak)
         self.peak = max(self.peak, self.now, most)
         cpu, traffic = self.group.cpu_seconds(), traffic_of(pids)
         # At its end processes go one by one; a parent has what its children did.
@@ -114,7 +114,7 @@ class _Watch(threading.Thread):
         running = [watched for watched in self.seen.values() if not watched.started.ended]
         for watched in running:
             watched.look()
-        now, most = resident(descendants(self._pid))
+        now, most = resident(descendants(self._pid), above=self.peak)
         self.peak = max(self.peak, most, now + sum(watched.now for watched in running))
 
     def end(self) -> None:

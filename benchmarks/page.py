@@ -23,7 +23,7 @@ _METHOD = """\
 - **Seconds** are of wall time, from the start of the command to its end: for bertir `invoke build-ir` with the start of
   Python, for what runs in the image `docker run` with the start of the container. The documented commands and `mo` use bertir's image.
 - **CPU seconds** and **peak MB** (of 1,000,000 bytes, resident at once in all its processes) are of the command and of its containers. The
-  kernel says them exactly of the command; a container's processes and its cgroup are looked at every 20 ms, and what it does after the last
+  kernel says them exactly of the command; a container's processes and its cgroup are looked at every 50 ms, and what it does after the last
   look isn't in the figures. The engine's own work isn't either.
 - **MB read** and **MB written** are what read and write calls moved, mostly from and to the **page cache, which was warm for all**: it
   was never dropped, and what a contender reads has just been written. A file that is mapped, as safetensors', isn't among it.
@@ -36,7 +36,9 @@ _METHOD = """\
   the documentation's description) and with patches 0003 to 0009, without which it doesn't start. It reads bertir's two rows
   instead of MRPC's 408.
 - **optimum-cli** runs in a virtualenv of its own (`requirements/optimum.lock`; torch in its CPU build, without torchvision), with `--task
-  feature-extraction --weight-format fp16`, offline.
+  feature-extraction --weight-format fp16`, offline, and with OpenVINO's telemetry switched off.
+- **Cached targets** are copies of one checkpoint under other names, in one `invoke build-matrix`; where there is no such task, one target
+  realised so often by a program of the suite's.
 - **The floor** reads and hashes the checkpoint, and writes and hashes as many bytes as the IR has, in one Python process.
 
 ## What isn't comparable
@@ -78,7 +80,7 @@ def page(results: Results, name: str) -> str:
                 "",
             ]
     parts += _many(results)
-    return "\n".join(parts) + _METHOD
+    return "\n".join(parts) + "\n" + _METHOD
 
 
 def text(results: Results) -> str:
@@ -97,7 +99,8 @@ def _many(results: Results) -> list[str]:
             parts += [f"{each} The plot shows whether it stays linear:", ""]
         parts += ["![Seconds by the number of cached targets](benchmarks-cached.svg)", ""]
     if matrix := results.of(MATRIX):
-        parts += [f"{results.groups[MATRIX].capitalize()}, by one job and by two:", "", *_table(matrix), ""]
+        title = results.groups[MATRIX]
+        parts += [f"{title[0].upper()}{title[1:]}, by one job and by two:", "", *_table(matrix), ""]
     return parts
 
 
