@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from benchmarks.results import Result, Results
     from benchmarks.statistics import Summary
 
+# The load for each core, of the minute before, from which a machine isn't taken for idle.
+BUSY = 0.5
 _HEADER = ("", "seconds", "CPU seconds", "peak MB", "MB read", "MB written", "runs")
 _METHOD = """\
 ## How it was measured
@@ -63,6 +65,12 @@ def page(results: Results, name: str) -> str:
     if results.quick:
         parts += [
             "**A quick run**: one repetition of each, of the tiny shape alone. No figure of it means much.",
+            "",
+        ]
+    load = results.machine["load_before"]
+    if load > BUSY * results.machine["cores"]:
+        parts += [
+            f"**The machine was busy** when this run began (load {load}): seconds are too many, and few are comparable.",
             "",
         ]
     parts += [_where(results), "", "![Seconds of each contender](benchmarks-seconds.svg)", ""]

@@ -125,6 +125,7 @@ def test_what_processes_share_counts_once(tmp_path: Path) -> None:
     process(tmp_path, 2, now=90, most=90, share=50)
     assert resident([1, 2], tmp_path) == (110 * 1024, 120 * 1024)
     assert resident([1], tmp_path) == (100 * 1024, 120 * 1024)  # alone, it has all that it has
+    assert resident([1, 2], tmp_path, above=200 * 1024) == (190 * 1024, 120 * 1024)  # too little to matter
 
 
 def test_a_child_that_is_still_in_its_parents_memory_does_not_count(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def some_results() -> Results:
             Result(group="tiny", name="mo", title="`mo` alone", failed="failed: no | such\nthing"),
             Result(group="cached", name="cached-1", title="1 cached", runs=[ran(0.5)]),
             Result(group="cached", name="cached-10", title="10 cached", runs=[ran(0.6)]),
-            Result(group="cached", name="cached-100", title="100 cached", runs=[ran(2.48), ran(2.48)]),
+            Result(group="cached", name="cached-100", title="100 cached", runs=[ran(10.4), ran(10.4)]),
             Result(group="matrix", name="matrix-1", title="one job", failed="skipped: no such task"),
         ),
     )
@@ -87,10 +87,10 @@ def told(name: str, times: int, order: list[str], fails_at: int = 0, error: str 
     return Contender(name=name, title=name, run=run, times=times)
 
 
-def rounds(*given: Contender, quick: bool = False) -> list[Result]:
+def rounds(*given: Contender, most: int | None = None) -> list[Result]:
     # None of them looks at where it runs.
     group = Group(name="tiny", title="tiny", ground=cast("Ground", None), contenders=given)
-    return measure_rounds(group, SILENT, quick=quick)
+    return measure_rounds(group, SILENT, most=most)
 
 
 def test_contenders_take_turns() -> None:
@@ -100,10 +100,10 @@ def test_contenders_take_turns() -> None:
     assert (len(first.runs), len(second.runs)) == (3, 2)
 
 
-def test_a_quick_run_has_one_round() -> None:
+def test_there_are_no_more_rounds_than_are_asked_for() -> None:
     order: list[str] = []
-    rounds(told("a", 3, order), told("b", 2, order), quick=True)
-    assert order == ["a", "b"]
+    rounds(told("a", 3, order), told("b", 1, order), most=2)
+    assert order == ["a", "b", "a"]
 
 
 def test_who_fails_is_kept_with_the_reason_and_what_was_measured_before() -> None:
@@ -150,6 +150,13 @@ def test_the_committed_results_can_be_read_and_made_the_committed_page(root: Pat
     assert written in {page(load_results(path), path.name) for path in listed}
 
 
+def test_results_of_another_format_are_refused(tmp_path: Path) -> None:
+    value = json.loads(dump_results(some_results())) | {"format": 2}
+    (tmp_path / "results.json").write_text(json.dumps(value))
+    with pytest.raises(ConfigurationError, match="isn't of format 1"):
+        load_results(tmp_path / "results.json")
+
+
 # the page
 
 
@@ -188,7 +195,13 @@ def test_steps_are_summarised_over_the_runs_that_had_them() -> None:
 
 
 def test_the_cost_of_one_more_cached_target_is_told() -> None:
-    assert "One more costs 20 ms." in page(some_results(), "r.json")
+    assert "One more costs 100 ms." in page(some_results(), "r.json")
+
+
+def test_a_busy_machine_is_told_of() -> None:
+    busy = replace(some_results(), machine={**some_results().machine, "load_before": 1.2})
+    assert "**The machine was busy**" in page(busy, "r.json")
+    assert "**The machine was busy**" not in page(some_results(), "r.json")
 
 
 def test_a_quick_run_is_called_one() -> None:
@@ -326,7 +339,19 @@ def test_a_page_can_be_written_of_results_that_are_there(
     assert (checkout / "docs" / "benchmarks-seconds.svg").exists()
 
 
+@pytest.mark.parametrize("rounds", ["0", "-1", "many"])
+def test_rounds_are_a_number_of_them(bench: Callable[..., tuple[int, str, str]], rounds: str) -> None:
+    status, _, said = bench("--rounds", rounds)
+    assert status == 2
+    assert said.startswith("error: --rounds must be ")
+
+
 def test_rendering_measures_nothing(bench: Callable[..., tuple[int, str, str]]) -> None:
-    assert bench("--render", "x.json", "--quick")[0] == 2
+    for option in ("--quick", "--rounds=1", "--cache=c"):
+        status, _, said = bench("--render", "x.json", option)
+        assert (status, said) == (
+            2,
+            "error: --render measures nothing, and takes no --quick, --rounds or --cache\n",
+        )
     status, _, said = bench("--render", "x.json")
     assert (status, said) == (2, "error: can't read x.json: No such file or directory\n")
