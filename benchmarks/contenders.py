@@ -9,23 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import optimum
-from benchmarks.accounting import Traffic
 from benchmarks.documented import OUTPUT, freeze_command, mo_command
-from benchmarks.measure import Cost
 from benchmarks.patched import change_comment
+from benchmarks.runs import HOST, Run, commands, steps_of
 from benchmarks.shapes import SEQ_LEN
-from benchmarks.workplace import FROZEN, FailedError, Run, Step, fresh_store, report_of, successful
+from benchmarks.workplace import FROZEN, FailedError, fresh_store, report_of, successful
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.measure import Ended
     from benchmarks.workplace import Ground
 
-HOST = "bertir itself"
-# Of a step that runs in bertir's own process.
-NOTHING = Cost(seconds=None, cpu_seconds=None, peak=None, traffic=None)
 # Without `input`: convert_model refuses to cut a graph, and finds the iterator's outputs by itself.
 _CONVERT = f"""
 import openvino
@@ -105,7 +101,7 @@ def cold_hugging_face(ground: Ground) -> Run:
 def _cold(ground: Ground, checkpoint: Path) -> Run:
     # What a user of bertir has after a build of another checkpoint, but for the image's layers, which the engine has.
     store = ground.place.folder / f"{ground.subject.name}-store-{checkpoint.name}"
-    for left in (store, _output(ground)):
+    for left in (store, output_of(store)):
         shutil.rmtree(left, ignore_errors=True)
     fresh_store(ground, store)
     ground.store = store
@@ -133,7 +129,9 @@ def patch_changed(ground: Ground) -> Run:
         ground.checkout / "patches", f"{ground.place.token}, {ground.subject.name} {ground.patches}"
     )
     ground.place.invoke("lock", "--only=source", store=store, root=ground.checkout)
-    return _build(ground, root=ground.checkout)
+    # Published elsewhere: the next build with nothing to do is of the other source, and has nothing to publish either.
+    output = ground.place.folder / f"{ground.subject.name}-patched"
+    return _build(ground, root=ground.checkout, output=output)
 
 
 def _store_of(ground: Ground) -> Path:
@@ -142,50 +140,32 @@ def _store_of(ground: Ground) -> Path:
     return ground.store
 
 
-def _output(ground: Ground) -> Path:
-    return ground.place.folder / f"{ground.subject.name}-output"
+def output_of(store: Path) -> Path:
+    """Give where the builds of a store are published."""
+    return store.with_name(f"{store.name}-output")
 
 
-def _build(ground: Ground, *options: str, checkpoint: Path | None = None, root: Path | None = None) -> Run:
+def _build(
+    ground: Ground,
+    *options: str,
+    checkpoint: Path | None = None,
+    root: Path | None = None,
+    output: Path | None = None,
+) -> Run:
+    store = _store_of(ground)
     ended = ground.place.invoke(
         "build-ir",
         f"--checkpoint={checkpoint or ground.checkpoint}",
-        f"--output={_output(ground)}",
+        f"--output={output or output_of(store)}",
         "--format=json",
         *options,
-        store=_store_of(ground),
+        store=store,
         root=root,
     )
     told = report_of(ended, root or ground.place.root)
     ran = [step["name"] for step in json.loads(ended.output)["steps"] if not step["cached"]]
     seconds = {step["name"]: step["facts"].get("seconds") for step in told["steps"]}
     return Run(cost=ended.total, steps=steps_of(ended, [(name, seconds.get(name)) for name in ran]))
-
-
-def steps_of(ended: Ended, ran: Sequence[tuple[str, float | None]]) -> tuple[Step, ...]:
-    """Give what each step of a build took: the seconds as bertir tells them, the rest of its container.
-
-    A container that bears no step's name is told too, under its own.
-    """
-    containers = dict(ended.containers)
-    steps = []
-    for name, seconds in ran:
-        cost = containers.pop(name, NOTHING)
-        steps.append(
-            Step(
-                name=name,
-                cost=Cost(
-                    seconds=seconds,
-                    cpu_seconds=cost.cpu_seconds,
-                    peak=cost.peak,
-                    traffic=cost.traffic,
-                ),
-            )
-        )
-    steps += [Step(name=name, cost=cost) for name, cost in containers.items()]
-    host = ended.host
-    itself = Cost(seconds=None, cpu_seconds=host.cpu_seconds, peak=host.peak, traffic=host.traffic)
-    return (*steps, Step(name=HOST, cost=itself))
 
 
 def mo_alone(ground: Ground) -> Run:
@@ -236,21 +216,6 @@ def floor(ground: Ground) -> Run:
     size = sum(path.stat().st_size for path in ground.ir)
     command = [sys.executable, "-c", _FLOOR, str(out / "ir"), str(size), *(str(path) for path in read)]
     return Run(cost=ground.place.command(*command, folder=ground.place.folder).total)
-
-
-def commands(*parts: tuple[str, Ended]) -> Run:
-    """Add up commands that were run one after the other."""
-    steps = tuple(Step(name=name, cost=ended.total) for name, ended in parts)
-    costs = [step.cost for step in steps]
-    cpu = [cost.cpu_seconds for cost in costs if cost.cpu_seconds is not None]
-    traffic = [cost.traffic for cost in costs if cost.traffic is not None]
-    whole = Cost(
-        seconds=sum(cost.seconds or 0.0 for cost in costs),
-        cpu_seconds=sum(cpu) if len(cpu) == len(costs) else None,
-        peak=max((cost.peak for cost in costs if cost.peak is not None), default=None),
-        traffic=sum(traffic, Traffic()) if len(traffic) == len(costs) else None,
-    )
-    return Run(cost=whole, steps=steps)
 
 
 def _require(path: Path, ended: Ended) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import Contender
-from benchmarks.workplace import FailedError, Run, SkippedError, fresh_store
+from benchmarks.contenders import Contender, output_of
+from benchmarks.runs import Run
+from benchmarks.workplace import FailedError, SkippedError, fresh_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,8 @@ def _copies(ground: Ground, folder: Path, number: int) -> list[str]:
 def _again(ground: Ground, store: Path, number: int) -> Run:
     place = ground.place
     command = [sys.executable, "-m", "benchmarks.cached_targets", str(number), str(ground.checkpoint)]
-    output = place.folder / f"{ground.subject.name}-output"
     environment = {"PYTHONPATH": f"{place.root}:{place.root / 'src'}", "BERTIR_STORE": str(store)}
-    ended = place.command(*command, str(output), folder=place.root, environment=environment)
+    ended = place.command(*command, str(output_of(store)), folder=place.root, environment=environment)
     return Run(cost=ended.total)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.accounting import Traffic
 from benchmarks.measure import Cost
+from benchmarks.runs import Run, Step
 from benchmarks.statistics import summary
-from benchmarks.workplace import Run, Step
 from bertir.errors import ConfigurationError
 
 if TYPE_CHECKING:

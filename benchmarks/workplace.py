@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import shapes
 from benchmarks.containers import docker
 from benchmarks.documented import write_source
-from benchmarks.measure import Cost, Ended, run
+from benchmarks.measure import Ended, run
 from bertir.digest import Digest
 from bertir.emptying import remove
 from bertir.errors import BertirError, ConfigurationError
@@ -44,22 +44,6 @@ class FailedError(BertirError):
 
 class SkippedError(FailedError):
     """A contender isn't there to be measured yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A part of a run: a step of bertir's, or one command of several."""
-
-    name: str
-    cost: Cost
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One repetition of a contender."""
-
-    cost: Cost
-    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from benchmarks.accounting import (
     traffic_of,
 )
 from benchmarks.containers import Events
-from benchmarks.contenders import HOST, commands, steps_of
 from benchmarks.measure import Cost, Ended, run, total
+from benchmarks.runs import HOST, commands, steps_of
 from benchmarks.statistics import Summary, summary
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from benchmarks.page import page, text
 from benchmarks.patched import change_comment
 from benchmarks.plot import write_plots
 from benchmarks.results import Result, Results, dump_results, load_results
+from benchmarks.runs import Run, Step
 from benchmarks.suite import Group, measure_rounds
-from benchmarks.workplace import FailedError, Ground, Run, SkippedError, Step, run_folder
+from benchmarks.workplace import FailedError, Ground, SkippedError, run_folder
 from bertir.errors import ConfigurationError, SourceError
 from bertir.progress import SILENT
 
