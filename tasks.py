@@ -469,7 +469,7 @@ def models(_: Context, format_: str = "text") -> None:
 @task(
     auto_shortflags=False,
     help={
-        "only": "source, image or host",
+        "only": "source, image, host or bench (what `invoke bench` compares with, which no other call writes)",
         "check": "write nothing, fail if a lock is stale",
         "format": FORMAT_HELP,
     },
@@ -615,6 +615,47 @@ def engine(_: Context) -> None:
 
     with exit_statuses():
         tell(commands.engine(open_session(ROOT, os.environ)))
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "quick": "the tiny shape alone, each once: to see that it works; no page changes",
+        "rounds": "at most so many repetitions of each (default: 3 to 7, and 1 of what takes very long)",
+        "cache": "folder of what is kept between runs (default: ~/.cache/bertir-bench; it takes 7 GB)",
+        "render": "measure nothing, and write the page of this file of benchmarks/results",
+        "format": FORMAT_HELP,
+    },
+)
+def bench(
+    _: Context,
+    quick: bool = False,
+    rounds: str = "",
+    cache: str = "",
+    render: str = "",
+    format_: str = "text",
+) -> None:
+    """Measure bertir beside other ways to the same IR, for docs/benchmarks.md. Example: `invoke bench --quick`."""
+    with exit_statuses(format_):
+        session = open_session(ROOT, os.environ)
+        # The suite makes its checkpoints as the tests do, and needs what they need: `make dev`.
+        sys.path[1:1] = [str(ROOT), str(ROOT / "tests" / "support")]
+        try:
+            from benchmarks import command
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"benchmarks need {error.name}, which isn't in this virtualenv", advice="Run: make dev"
+            ) from error
+        tell(
+            command.bench(
+                session,
+                quick=quick,
+                rounds=whole_number("--rounds", rounds) if rounds else None,
+                cache=cache,
+                render=render,
+                as_json=format_ == "json",
+            )
+        )
 
 
 @task

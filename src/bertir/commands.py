@@ -160,12 +160,15 @@ def models(session: Session, *, as_json: bool) -> str:
 
 
 LOCKS = ("source", "image", "host")
+# What benchmarks compare with: written when it is asked for alone, as it is chosen for one kind of machine.
+BENCH_LOCK = "bench"
 
 
 def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
-    if only and only not in LOCKS:
-        raise ConfigurationError(f"--only must be one of {', '.join(LOCKS)}, and is {only!r}")
-    chosen = [only] if only else list(LOCKS)
+    known = (*LOCKS, BENCH_LOCK)
+    if only and only not in known:
+        raise ConfigurationError(f"--only must be one of {', '.join(known)}, and is {only!r}")
+    chosen = [only] if only else list(known if check else LOCKS)
     if not check:
         _write_locks(session, chosen)
     _check_locks(session, chosen)
@@ -184,6 +187,8 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
             resolve.replace_all({session.layout.patches / SOURCE_LOCK: text})
         if "host" in chosen:
             resolve.resolve_host(session.layout.root, builder.store)
+        if BENCH_LOCK in chosen:
+            resolve.resolve_optimum(session.layout.root, builder.store)
         if "image" in chosen:
             resolve.resolve_image(
                 session.layout.docker, builder.store, session.environment, builder.precompile
@@ -191,7 +196,7 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
 
 
 def _check_locks(session: Session, chosen: list[str]) -> None:
-    from bertir.host_lock import check_host_locks
+    from bertir.host_lock import check_host_locks, check_optimum_lock
     from bertir.image import locked_image
     from bertir.intent import load_intent
     from bertir.lock import load_image_lock
@@ -202,6 +207,8 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
         locked_image(load_intent(session.layout.docker), load_image_lock(session.layout.docker))
     if "host" in chosen:
         check_host_locks(session.layout.root)
+    if BENCH_LOCK in chosen:
+        check_optimum_lock(session.layout.root)
 
 
 def engine(session: Session) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOST_LOCKS: Mapping[str, tuple[str, ...]] = {"build.lock": ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
+# Of a virtualenv of its own, which `invoke bench` compares with; nothing of bertir's is in it.
+OPTIMUM_LOCK, OPTIMUM = "optimum.lock", "optimum"
+# Required by one of these, and used by nothing that is compared. The published torchvision is of another build of torch.
+LEFT_OUT = ("torchvision",)
 
 
 def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
@@ -24,10 +28,19 @@ def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: pyproject.toml is missing, no TOML, or lacks one of them.
     """
+    return _requirements(root, groups, project=True)
+
+
+def optimum_requirements(root: Path) -> tuple[str, ...]:
+    """Give the requirements of what `invoke bench` compares with. Raises as above."""
+    return _requirements(root, [OPTIMUM], project=False)
+
+
+def _requirements(root: Path, groups: Sequence[str], *, project: bool) -> tuple[str, ...]:
     path = root / "pyproject.toml"
     try:
         data = read_toml(path)
-        found = [*data["project"]["dependencies"]]
+        found = [*data["project"]["dependencies"]] if project else []
         for group in groups:
             found += data["dependency-groups"][group]
     except (
@@ -48,6 +61,11 @@ def host_resolution(root: Path, groups: Sequence[str]) -> Digest:
     return Digest.of_json(list(host_requirements(root, groups)))
 
 
+def optimum_resolution(root: Path) -> Digest:
+    """Digest of what that lock is made from."""
+    return Digest.of_json([*optimum_requirements(root), *(f"!{name}" for name in LEFT_OUT)])
+
+
 def check_host_locks(root: Path) -> None:
     """Check that `requirements/*.lock` belong to pyproject.toml and pin everything by sha256.
 
@@ -55,9 +73,18 @@ def check_host_locks(root: Path) -> None:
         StaleLockError, LockError, ConfigurationError: as `load_image_lock`.
     """
     for file, groups in HOST_LOCKS.items():
-        path = root / "requirements" / file
-        lock = parse_requirements(read_lock(path), name=str(path))
-        if lock.made_from != host_resolution(root, groups):
-            raise StaleLockError(
-                f"{path} is stale: the dependencies in {root / 'pyproject.toml'} changed", advice=RELOCK
-            )
+        _check(root, file, host_resolution(root, groups), RELOCK)
+
+
+def check_optimum_lock(root: Path) -> None:
+    """Check that lock as the others. Raises as above."""
+    _check(root, OPTIMUM_LOCK, optimum_resolution(root), "Run: invoke lock --only bench")
+
+
+def _check(root: Path, file: str, resolution: Digest, advice: str) -> None:
+    path = root / "requirements" / file
+    lock = parse_requirements(read_lock(path), name=str(path))
+    if lock.made_from != resolution:
+        raise StaleLockError(
+            f"{path} is stale: the dependencies in {root / 'pyproject.toml'} changed", advice=advice
+        )

@@ -10,7 +10,15 @@ from bertir.apt import resolve_packages
 from bertir.assemble import Materials, assemble_layers
 from bertir.digest import Digest
 from bertir.errors import LockError
-from bertir.host_lock import HOST_LOCKS, host_requirements, host_resolution
+from bertir.host_lock import (
+    HOST_LOCKS,
+    LEFT_OUT,
+    OPTIMUM_LOCK,
+    host_requirements,
+    host_resolution,
+    optimum_requirements,
+    optimum_resolution,
+)
 from bertir.image import describe_image
 from bertir.intent import load_intent
 from bertir.interruption import held
@@ -29,7 +37,12 @@ from bertir.lock import (
 from bertir.mirror import debian_mirror
 from bertir.requirements import Requirements, dump_requirements
 from bertir.wheel import distribution_of
-from bertir.wheelhouse import pip_download, resolve_host_requirements, resolve_image_requirements
+from bertir.wheelhouse import (
+    pip_download,
+    resolve_host_requirements,
+    resolve_image_requirements,
+    resolve_installation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +75,18 @@ def resolve_host(root: Path, store: Store) -> None:
             for name, groups in HOST_LOCKS.items()
         }
     replace_all(texts)
+
+
+def resolve_optimum(root: Path, store: Store) -> None:
+    """Choose the versions anew that `invoke bench` compares with, for this machine, and write their lock.
+
+    Raises: as `resolve_host`.
+    """
+    with store.temporary_folder() as folder:
+        found = resolve_installation(optimum_requirements(root), folder)
+    pins = tuple(pin for pin in found if pin.name not in LEFT_OUT)
+    lock = Requirements(made_from=optimum_resolution(root), pins=pins)
+    replace_all({root / "requirements" / OPTIMUM_LOCK: dump_requirements(lock)})
 
 
 def resolve_image(

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from bertir.digest import Digest
 from bertir.errors import DigestMismatchError, FetchError, LockError
-from bertir.requirements import parse_pins
+from bertir.requirements import Requirement, parse_pins
+from bertir.versions import normalised_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from bertir.intent import PythonIntent
-    from bertir.requirements import Requirement
 
 _LINES_OF_PIP_SHOWN = 6
 _OLDEST_MANYLINUX_2 = 17  # PEP 600; what is older has names of its own, which pip derives from manylinux2014
@@ -47,6 +49,34 @@ def resolve_image_requirements(python: PythonIntent, folder: Path) -> tuple[Requ
 def resolve_host_requirements(requirements: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
     """Choose the newest versions for the host's virtualenv, on any platform. Raises as above."""
     return _uv_compile(requirements, ["--universal", "--python-version", "3.11"], folder)
+
+
+def resolve_installation(requirements: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
+    """Choose what pip would install on this very machine, as it is configured: one file of each version; sorted.
+
+    Unlike uv, pip looks wherever its configuration says, which is where a build of torch without CUDA may be.
+
+    Raises:
+        LockError: pip can't resolve (its message is in the error's).
+    """
+    source, report = folder / "requirements.in", folder / "report.json"
+    source.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-input"]
+    options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", f"--report={report}"]
+    run = subprocess.run(
+        [*command, *options, f"--requirement={source}"], capture_output=True, text=True, check=False
+    )
+    if run.returncode != 0:
+        raise LockError(f"pip can't resolve {', '.join(requirements)}:\n  " + "\n  ".join(_told(run.stderr)))
+    found = [
+        Requirement(
+            name=normalised_name(item["metadata"]["name"]),
+            version=item["metadata"]["version"],
+            digests=(Digest(item["download_info"]["archive_info"]["hashes"]["sha256"]),),
+        )
+        for item in json.loads(report.read_text(encoding="utf-8"))["install"]
+    ]
+    return tuple(sorted(found, key=lambda pin: pin.name))
 
 
 def _uv_compile(requirements: Sequence[str], options: Sequence[str], folder: Path) -> tuple[Requirement, ...]:

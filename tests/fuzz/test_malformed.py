@@ -15,7 +15,7 @@ from some_build import publish_some
 
 from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError, LockError, VerificationError
-from bertir.host_lock import check_host_locks
+from bertir.host_lock import check_host_locks, check_optimum_lock
 from bertir.intent import load_intent
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.lock import load_image_lock
@@ -79,6 +79,7 @@ FILES = (
     Read(file="pyproject.toml", read=check_host_locks, kinds=BY_HAND),
     Read(file="requirements/build.lock", read=check_host_locks, kinds=LOCKS),
     Read(file="requirements/dev.lock", read=check_host_locks, kinds=LOCKS),
+    Read(file="requirements/optimum.lock", read=check_optimum_lock, kinds=LOCKS),
 )
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import docker
     from checkout import Checkout
+
+    import docker
 
 PATIENCE = 60.0
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.unit.conftest import Server
-
     from bertir.store import Store
+    from tests.unit.conftest import Server
 
     MakeWheel = Callable[[Path, str, str, Mapping[str, bytes]], Path]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
-from bertir.host_lock import check_host_locks, host_requirements
+from bertir.host_lock import check_host_locks, check_optimum_lock, host_requirements
 from bertir.intent import load_intent
 from bertir.lock import (
     DebianLock,
@@ -204,6 +204,17 @@ def test_a_changed_dependency_makes_the_host_locks_stale(tmp_path: Path) -> None
     _edit(tmp_path / "pyproject.toml", '"invoke>=', '"invoke>2,>=')
     with pytest.raises(StaleLockError, match=r"build\.lock is stale: the dependencies"):
         check_host_locks(tmp_path)
+
+
+def test_a_changed_competitor_makes_its_lock_stale_and_no_other(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    check_optimum_lock(tmp_path)
+    _edit(tmp_path / "pyproject.toml", '"optimum-intel[openvino]>=', '"optimum-intel[openvino]>2,>=')
+    with pytest.raises(StaleLockError, match=r"optimum\.lock is stale") as error:
+        check_optimum_lock(tmp_path)
+    assert "invoke lock --only bench" in error.value.advice
+    check_host_locks(tmp_path)
 
 
 def test_an_unknown_dependency_group_is_refused() -> None:

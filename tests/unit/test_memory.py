@@ -14,9 +14,8 @@ from bertir.progress import SILENT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.conftest import Server
-
     from bertir.store import Store
+    from tests.unit.conftest import Server
 
 GB = 10**9
 

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from packages import small_intent
 
 from bertir.apt import KEYRING, parse_uris, resolve_packages, transport_settings
+from bertir.digest import Digest
 from bertir.errors import FetchError, LockError
+from bertir.requirements import Requirement
 from bertir.resolve import replace_all
-from bertir.wheelhouse import download_arguments, pip_download, resolve_image_requirements
+from bertir.wheelhouse import (
+    download_arguments,
+    pip_download,
+    resolve_image_requirements,
+    resolve_installation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 MIRROR = "http://mirror.example/debian"
 SHA256 = "a" * 64
@@ -135,6 +147,24 @@ def test_what_pip_says_about_a_failure_reaches_the_user(
     requirements.write_text(f"small==1.0 --hash=sha256:{SHA256}\n")
     with pytest.raises(FetchError, match="No matching distribution found for small==1"):
         pip_download(small_intent().python, requirements, tmp_path)
+
+
+def test_what_pip_would_install_here_is_pinned_by_its_one_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_wheel: Callable[[Path, str, str, Mapping[str, bytes]], Path],
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    make_wheel(wheels, "Small_one", "1.0", {"small.py": b""})
+    wheel = make_wheel(wheels, "Small_one", "1.0+cpu", {"small.py": b"cpu"})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    found = resolve_installation(["small-one==1.0"], tmp_path)
+    assert found == (Requirement(name="small-one", version="1.0+cpu", digests=(Digest.of_file(wheel),)),)
+    with pytest.raises(LockError, match=r"pip can't resolve small-one==2(?s:.*)No matching distribution"):
+        resolve_installation(["small-one==2"], tmp_path)
 
 
 def test_what_uv_says_about_a_failure_reaches_the_user(

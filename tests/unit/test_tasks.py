@@ -340,7 +340,7 @@ def test_what_invoke_refuses_is_one_line(project: Project, arguments: tuple[str,
 def test_an_unknown_lock_is_status_2(project: Project) -> None:
     ended = project.invoke("lock", "--only", "everything")
     assert ended.status == 2
-    assert "--only must be one of source, image, host" in ended.err
+    assert "--only must be one of source, image, host, bench, and is 'everything'" in ended.err
 
 
 def test_a_relative_store_is_status_2(project: Project) -> None:
@@ -393,7 +393,7 @@ def test_every_task_that_takes_a_format_gives_its_errors_in_it(project: Project,
 
 def test_the_committed_locks_are_fresh(project: Project) -> None:
     ended = project.invoke("lock", "--check")
-    assert (ended.status, ended.out.strip()) == (0, "locks of source, image, host: fresh")
+    assert (ended.status, ended.out.strip()) == (0, "locks of source, image, host, bench: fresh")
 
 
 def test_a_changed_patch_makes_the_lock_stale_and_is_named(project: Project) -> None:
@@ -426,6 +426,7 @@ def test_a_missing_patch_is_named(project: Project) -> None:
         ("docker/requirements.lock", "numpy==1.26.4\n"),
         ("requirements/build.lock", None),
         ("requirements/dev.lock", "x\n"),
+        ("requirements/optimum.lock", None),
     ],
 )
 def test_a_missing_or_malformed_lock_is_status_3_and_named(
