@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
 import requests
 import urllib3
 from docker.context import ContextAPI

@@ -6,12 +6,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 from builds import MainJob
 from checkout import ROOT, copy_checkout
 from docker.errors import ImageNotFound
 
-import docker
 from bertir.lock import load_image_lock
 
 if TYPE_CHECKING:

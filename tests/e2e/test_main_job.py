@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
 import numpy as np
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from safetensors.numpy import load_file, save
 
-import docker
 from bertir.builder import ContainerStep
 from bertir.digest import Digest
 from bertir.lock import load_image_lock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 from builds import TinyBuild
 from checkout import ROOT, copy_checkout
@@ -15,7 +16,6 @@ from small_build import Bench
 from some_build import publish_some
 from tiny_bert import TinyModel, make_model
 
-import docker
 from bertir.builder import Builder, ContainerStep, Layout
 from bertir.engine import connect
 from bertir.fetch import Fetcher

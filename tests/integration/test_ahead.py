@@ -7,10 +7,10 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import docker
 import pytest
 from checkout import ROOT
 
-import docker
 from bertir.builder import PENDING, Builder, ContainerStep
 from bertir.errors import StepError
 from bertir.progress import SILENT

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
 import pytest
 from checkout import ROOT
 from docker.types import Mount, Ulimit
 
-import docker
 from bertir.builder import Builder
 from bertir.container import Command, Limits
 from bertir.engine import connect

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from running_task import STATUSES, Containers, left_in, running, wait_until
 from tiny_bert import files, make_model, weights
-
-import docker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

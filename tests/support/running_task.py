@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from checkout import Checkout
-
     import docker
+    from checkout import Checkout
 
 PATIENCE = 60.0
 
