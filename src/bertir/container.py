@@ -152,6 +152,8 @@ class StepRun:
             EngineError: it has ended, or can't be let go on.
         """
         _lay(inputs, self._inputs)
+        if not self._engine.is_running(self._container):
+            raise EngineError(f"{self.command.name} ended before it had its inputs")
         self._engine.let_go_on(self._container)
         self._begun = time.monotonic()
         (self._inputs / READY).touch()

@@ -151,10 +151,15 @@ def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(b
     assert bench.there() == {}
 
 
-def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Bench) -> None:
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Bench, *, removed: bool) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
     client = docker.from_env()
-    client.containers.get(bench.there()["second"]).remove(force=True)
+    waiting = client.containers.get(bench.there()["second"])
+    if removed:
+        waiting.remove(force=True)
+    else:
+        waiting.kill()
     client.close()
     assert bench.told(bench.builder.run(bench.step("second", b"two")))["given"] == "two"
     assert bench.there() == {}
