@@ -8,7 +8,6 @@ is removed at the next start (staging.py, `Builder.reap`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -114,4 +113,6 @@ def held() -> Iterator[None]:
 
 def end_with_parent(number: signal.Signals) -> None:
     """Have the kernel send this process a signal when the one that started it ends, or its thread that did."""
+    import ctypes
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -143,11 +143,9 @@ def test_an_order_of_hashes_that_leaks_into_a_graph_is_caught_and_named(
     faulty: Checkout, pristine: dict[str, bytes], tmp_path: Path
 ) -> None:
     leak = Edit(
-        old='  partial = path + ".partial"\n',
+        old="  for node in frozen.node:\n    part = tf.GraphDef()\n",
         new="  nodes = {node.name: node for node in frozen.node}\n"
-        "  frozen = tf.GraphDef(versions=frozen.versions,\n"
-        "                       node=[nodes[name] for name in set(nodes)])\n"
-        '  partial = path + ".partial"\n',
+        "  for node in [nodes[name] for name in set(nodes)]:\n    part = tf.GraphDef()\n",
     )
     add_patch(faulty, pristine, "run_classifier.py", [leak], tmp_path)
     done = faulty.invoke(*CHECK, "--vary", "hash-seed")
@@ -161,18 +159,14 @@ def test_a_weight_that_is_left_random_is_caught_and_named(
     faulty: Checkout, pristine: dict[str, bytes], tmp_path: Path
 ) -> None:
     swapped = [
-        # The initializer is taken before it is replaced by the checkpoint's, …
         Edit(
-            old="  tf.train.init_from_checkpoint(init_checkpoint,\n                                {v",
-            new=f"  early = [v.initializer for v in variables if v.op.name == '{RANDOM}']\n"
-            "  tf.train.init_from_checkpoint(init_checkpoint,\n                                {v",
-        ),
-        Edit(
-            old="    session.run(tf.variables_initializer(variables))\n",
-            new="    session.run(tf.variables_initializer(variables))\n    session.run(early)\n",
-        ),
-        # … and nobody looks whether the weights are the checkpoint's.
-        Edit(old="  if different:\n", new="  if False:\n"),
+            old="          tf.make_tensor_proto(reader.get_tensor(node.name)))\n",
+            new="          tf.make_tensor_proto(reader.get_tensor(node.name)))\n"
+            f"      if node.name == '{RANDOM}':\n"
+            "        shape = reader.get_tensor(node.name).shape\n"
+            "        part.node[0].attr['value'].tensor.CopyFrom(\n"
+            "            tf.make_tensor_proto(np.random.normal(0, 0.02, shape).astype(np.float32)))\n",
+        )
     ]
     add_patch(faulty, pristine, "run_classifier.py", swapped, tmp_path)
     done = faulty.invoke(*CHECK, "--vary", "umask")
