@@ -169,7 +169,7 @@ def _build(
 
 
 def mo_alone(ground: Ground) -> Run:
-    """Convert the graph that bertir froze, by `mo`, as bertir calls it."""
+    """Convert the graph that bertir froze, by the command `mo`."""
     out = ground.place.empty_folder("mo")
     command = mo_command(
         f"/frozen/{FROZEN}", f"--output={OUTPUT}", "--compress_to_fp16=True", "--output_dir=/out"

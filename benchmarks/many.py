@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import Contender, output_of
+from benchmarks.contenders import Contender
 from benchmarks.runs import Run
-from benchmarks.workplace import FailedError, SkippedError, fresh_store
+from benchmarks.workplace import FailedError, fresh_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +23,11 @@ def cached(number: int) -> Callable[[Ground], Run]:
     """Publish so many targets of which every step is in the store, by one `invoke build-matrix`.
 
     They are copies of one checkpoint under other names: as many to find, to read, and to publish as if they differed.
-    In a checkout without that task a program of the suite's own realises one target so often.
     """
 
     def run(ground: Ground) -> Run:
         if ground.store is None:
             raise FailedError("there was no cold build before")
-        if not _has_task(ground):
-            return _again(ground, ground.store, number)
         folder = ground.place.folder / f"cached-{number}"
         lists = [
             f"--checkpoints={','.join(_copies(ground, folder, number))}",
@@ -55,20 +51,10 @@ def _copies(ground: Ground, folder: Path, number: int) -> list[str]:
     return [str(copy) for copy in copies]
 
 
-def _again(ground: Ground, store: Path, number: int) -> Run:
-    place = ground.place
-    command = [sys.executable, "-m", "benchmarks.cached_targets", str(number), str(ground.checkpoint)]
-    environment = {"PYTHONPATH": f"{place.root}:{place.root / 'src'}", "BERTIR_STORE": str(store)}
-    ended = place.command(*command, str(output_of(store)), folder=place.root, environment=environment)
-    return Run(cost=ended.total)
-
-
 def matrix(jobs: int) -> Callable[[Ground], Run]:
     """Build both recipes in both precisions by `invoke build-matrix`, in a store that has no record of any step."""
 
     def run(ground: Ground) -> Run:
-        if not _has_task(ground):
-            raise SkippedError(f"this checkout has no task {MATRIX}")
         folder = ground.place.empty_folder(f"matrix-{jobs}")
         store = folder / "store"
         fresh_store(ground, store)
@@ -84,12 +70,6 @@ def matrix(jobs: int) -> Callable[[Ground], Run]:
         return Run(cost=ended.total)
 
     return run
-
-
-def _has_task(ground: Ground) -> bool:
-    command = [sys.executable, "-m", "invoke", "--list"]
-    listed = ground.place.command(*command, folder=ground.place.root).output
-    return any(line.split()[:1] == [MATRIX] for line in listed.splitlines())
 
 
 def cached_contenders() -> list[Contender]:

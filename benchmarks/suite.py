@@ -16,7 +16,7 @@ from benchmarks.many import cached_contenders, matrix_contenders
 from benchmarks.patched import copy_checkout
 from benchmarks.results import Result, Results
 from benchmarks.shapes import BERT_BASE, BERT_TINY, describe
-from benchmarks.workplace import SkippedError, Workplace, prepare, run_folder, successful, template_store
+from benchmarks.workplace import Workplace, prepare, run_folder, successful, template_store
 from bertir.errors import BertirError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def measure_rounds(group: Group, progress: Progress, *, most: int | None = None)
             try:
                 run = one.run(group.ground)
             except BertirError as error:
-                result.failed = f"{'skipped' if isinstance(error, SkippedError) else 'failed'}: {error}"
+                result.failed = f"failed: {error}"
                 progress.say(group.name, f"round {number + 1}: {one.name} {result.failed}")
             else:
                 result.runs.append(run)

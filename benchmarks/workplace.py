@@ -42,10 +42,6 @@ class FailedError(BertirError):
     """A contender can't be measured; the message is the reason, and goes into the table."""
 
 
-class SkippedError(FailedError):
-    """A contender isn't there to be measured yet."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
     """What every contender needs.

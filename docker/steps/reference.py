@@ -22,6 +22,7 @@ from math import pi, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arguments import add_graph, numbers, positive
 from operations import ADVICE, VARIABLES, read_meta, runnable
 from said import fail, one_line
 from said import run as run_program
@@ -382,17 +383,6 @@ def write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     partial.replace(path)
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
-
-
-def numbers(text: str) -> list[int]:
-    return [positive(part) for part in text.split(",") if part]
-
-
 def length(text: str) -> int:
     number = positive(text)
     if number < SHORTEST:
@@ -415,13 +405,7 @@ def main() -> None:
     parser.add_argument("--fixed-batch", action="store_true", help="the graph takes no other batch")
     parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--lower-case", choices=("true", "false"), required=True)
-    parser.add_argument(
-        "--inputs",
-        type=lambda text: text.split(","),
-        required=True,
-        help="TensorFlow's names of input ids, mask and segment ids",
-    )
-    parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
+    add_graph(parser)
     parser.add_argument("--rounded", action="store_true", help="with weights rounded to fp16 too")
     parser.add_argument("--reference", type=Path, required=True, help="file to write")
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arguments import add_graph, numbers, positive
 from said import fail, one_line
 from said import run as run_program
 
@@ -346,14 +347,14 @@ class Measurement:
             return False
         return True
 
-    def base(self, rows: Rows, some: list[int], batch: int) -> None:
-        """Run rows in the shape that the IR was made for.
+    def run(self, rows: Rows, some: list[int], batch: int) -> None:
+        """Run rows by a model of which all sizes are known.
 
         Raises:
             Refused: it can't be.
         """
-        run = self._ir.compiled(batch, rows.length)
-        self.shapes.append(compare_rows(run, rows, some, batch, self._head))
+        compiled = self._ir.compiled(batch, rows.length)
+        self.shapes.append(compare_rows(compiled, rows, some, batch, self._head))
 
     def others(self, rows: Rows, dealt: dict[int, list[int]]) -> list[int]:
         """Run rows in other batches, by one model whose batch is free; give the rows whose batch was refused."""
@@ -372,7 +373,7 @@ class Measurement:
         """Run the rows of another length."""
         try:
             rows = reference.rows(length)
-            self.base(rows, list(range(len(rows))), batch)
+            self.run(rows, list(range(len(rows))), batch)
         except Refused as error:
             self.refused.append(refusal(batch, length, error))
             return False
@@ -394,9 +395,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         tried.inferred += [{"batch": other, "sequence": length} for other in others if other not in run]
         dealt = deal(len(rows), batch, run)
         # First the shape with all sizes known: OpenVINO then arranges the weights once for that and for a free batch.
-        tried.base(rows, dealt.pop(batch), batch)
+        tried.run(rows, dealt.pop(batch), batch)
         if lost := tried.others(rows, dealt):
-            tried.base(rows, lost, batch)
+            tried.run(rows, lost, batch)
     except Refused as error:
         fail(f"{arguments.model.name} cannot be compared at {[batch, length]}: {error}")
     free = {"batch": bool(others) and not tried.refused}
@@ -434,17 +435,6 @@ def write_report(path: Path, report: dict[str, object]) -> None:
     partial.replace(path)
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
-
-
-def numbers(text: str) -> list[int]:
-    return [positive(part) for part in text.split(",") if part]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -458,13 +448,7 @@ def main() -> None:
     parser.add_argument("--try-batches", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), required=True)
-    parser.add_argument(
-        "--inputs",
-        type=lambda text: text.split(","),
-        required=True,
-        help="TensorFlow's names of input ids, mask and segment ids",
-    )
-    parser.add_argument("--output-node", required=True, help="TensorFlow's name of the node, without :0")
+    add_graph(parser)
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     report = measure(arguments)

@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import __version__, emptying
-from bertir.derivation import MOMENT, Derivation, Outcome, Realised, realise
-from bertir.digest import Digest, read_chunks, tree_digest
+from bertir.container_step import ContainerStep
+from bertir.derivation import MOMENT, Realised, realise
+from bertir.digest import Digest, tree_digest
 from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.model import load_models
-from bertir.store import Artifact, Blob
+from bertir.runner import Runner
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from bertir.container import StepRun
+    from bertir.derivation import Derivation, Outcome
     from bertir.engine import Engine
     from bertir.fetch import Fetcher
     from bertir.image import Image
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from bertir.materials import Pins
     from bertir.model import Model
     from bertir.progress import Progress
-    from bertir.store import Store
+    from bertir.runner import Running
+    from bertir.store import Blob, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,62 +66,6 @@ class Layout:
         return self.root / "patches"
 
 
-# In the place of an input that an earlier step gives, and hasn't given yet.
-PENDING = Blob(digest=Digest("0" * 64), size=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContainerStep:
-    """A step that runs in the container, as data: its derivation and its command both follow from it.
-
-    Args:
-        arguments: the program and its arguments, by paths inside the container.
-        inputs: path inside the container -> stored file, mounted there read-only.
-        outputs: what the step must leave in `/out`.
-    """
-
-    name: str
-    version: int = 1
-    arguments: Sequence[str]
-    inputs: Mapping[str, Blob]
-    outputs: Sequence[str]
-
-    def derivation(self, image: Digest) -> Derivation:
-        return Derivation(
-            step=self.name,
-            version=self.version,
-            image=image,
-            parameters={"arguments": list(self.arguments), "outputs": sorted(self.outputs)},
-            inputs={path: blob.digest for path, blob in self.inputs.items()},
-        )
-
-    def is_ahead_of(self, step: ContainerStep) -> bool:
-        """Whether this is that step, with some inputs that aren't there yet."""
-        return (self.name, self.version, self.arguments, self.outputs, self.inputs.keys()) == (
-            step.name,
-            step.version,
-            step.arguments,
-            step.outputs,
-            step.inputs.keys(),
-        ) and all(blob in (PENDING, step.inputs[path]) for path, blob in self.inputs.items())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """A step whose container was started.
-
-    Args:
-        step: of one that was started ahead, some inputs are `PENDING`.
-        started: when it had its inputs.
-        ends: what ends it, whatever became of it.
-    """
-
-    step: ContainerStep
-    run: StepRun
-    started: datetime
-    ends: contextlib.ExitStack
-
-
 class Builder:
     """Realises steps. A context manager: it closes the engine's connection, if it had to open one.
 
@@ -144,8 +90,9 @@ class Builder:
         self.realised: list[Realised] = []
         self.environment = environment
         self._stack = contextlib.ExitStack()
-        self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
-        self._begun: dict[Digest, Running] = {}  # by key, until they are waited for
+        self._runner = Runner(store, self.surroundings, lambda: self.engine)
+        # What runs beside others, by key, until it is waited for: with what ends it and lets go of its lock.
+        self._begun: dict[Digest, tuple[Running, contextlib.ExitStack]] = {}
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.store.in_use())
@@ -155,7 +102,10 @@ class Builder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with self._stack:  # the engine's connection is closed last
+            for _, ends in self._begun.values():
+                ends.close()
+            self._runner.close()
 
     @cached_property
     def intent(self) -> ImageIntent:
@@ -258,56 +208,82 @@ class Builder:
         self.realised.append(result)
         return result
 
-    def run(self, step: ContainerStep, ahead: Sequence[ContainerStep] = ()) -> Realised:
+    def run(
+        self,
+        step: ContainerStep,
+        *,
+        ahead: Iterable[ContainerStep] = (),
+        beside: Iterable[ContainerStep] = (),
+    ) -> Realised:
         """Realise a step in the container.
 
         Args:
             step: the step.
-            ahead: steps that follow, of which some inputs are `PENDING`. While this one runs, their programs are started
-                and import what they need; they wait until `run` or `begin` has their inputs.
+            ahead: steps that follow, of which some inputs are `PENDING`. If this one is run, their programs are started
+                meanwhile, and wait until their inputs are there.
+            beside: steps that are wanted later and need nothing of this one. If this one is run they are begun, and `run`
+                with them waits for their end.
 
         Raises:
             StepError, EngineError: see `Engine.run`.
         """
         derivation = step.derivation(self.lock.image_id)
-        begun = self._begun.pop(derivation.key, None)
-        if begun is None:
-            return self.realise(derivation, lambda: self._run(step, self.load_image, ahead))
-        with begun.ends:
-            return self.realise(derivation, lambda: self._outcome(begun), locked=True)
+        if derivation.key in self._begun:
+            begun, ends = self._begun.pop(derivation.key)
+            with ends:
+                return self.realise(derivation, lambda: self._runner.finish(begun), locked=True)
 
-    def begin(self, step: ContainerStep) -> None:
-        """Start a step that `run` is called for later, and don't wait for it; unless it is in the store, or somebody runs it."""
+        return self.realise(derivation, lambda: self._run(step, self.load_image, ahead, beside))
+
+    def _begin(self, step: ContainerStep, image: str) -> None:
+        """Start a step, and don't wait for it; unless it was begun, or is in the store, or somebody runs it."""
         derivation = step.derivation(self.lock.image_id)
-        if self.store.load_record(derivation.step, derivation.key) is not None:
+        if derivation.key in self._begun:
             return
         with contextlib.ExitStack() as stack:
             if not stack.enter_context(self.store.lock_if_free(derivation.lock)):
                 return
             if self.store.load_record(derivation.step, derivation.key) is not None:
-                return  # somebody else ran it a moment ago
-            self.store.hints.confirm()
-            from bertir.engine import ImageGoneError
+                return
+            running = self._runner.start(step, image)
+            stack.callback(running.ends.close)
+            self.progress.say(step.name, "running in the container, beside the next")
+            self._begun[derivation.key] = running, stack.pop_all()
 
-            with contextlib.suppress(ImageGoneError):  # `run` will load it
-                begun = self._started(step, self.load_image())
-                self.progress.say(step.name, "running in the container, beside the next")
-                ends = stack.pop_all()
-                ends.callback(begun.ends.close)
-                self._begun[derivation.key] = replace(begun, ends=ends)
-                self._stack.callback(ends.close)
+    def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
+        """Start steps that are to run in any case, before their inputs are there; if the image is loaded and the engine does it."""
+        with contextlib.suppress(EngineError):
+            image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
+            if image is not None:
+                self._runner.start_ahead(steps, image)
 
     def _run(
-        self, step: ContainerStep, image: Callable[[], str], ahead: Sequence[ContainerStep] = ()
+        self,
+        step: ContainerStep,
+        image: Callable[[], str],
+        ahead: Iterable[ContainerStep] = (),
+        beside: Iterable[ContainerStep] = (),
     ) -> Outcome:
         """Run a step in the image that `image` gives the ID of, loading it if need be; it is asked again if it went."""
         from bertir.engine import ImageGoneError
 
         try:
-            return self._run_in(step, image(), ahead)
+            return self._run_in(step, image(), ahead, beside)
         except ImageGoneError:
             self.progress.say("image", "somebody removed it from the engine")
-            return self._run_in(step, image(), ahead)
+            return self._run_in(step, image(), ahead, beside)
+
+    def _run_in(
+        self, step: ContainerStep, image: str, ahead: Iterable[ContainerStep], beside: Iterable[ContainerStep]
+    ) -> Outcome:
+        self._clear_leftovers(image)
+        for other in beside:
+            self._begin(other, image)
+        running = self._runner.start(step, image)
+        with running.ends:
+            self.progress.say(step.name, "running in the container")
+            self._runner.start_ahead(ahead, image)
+            return self._runner.finish(running)
 
     def _clear_leftovers(self, image: str) -> None:
         """Remove what killed builds left that this user may not: folders that a step's user made."""
@@ -317,90 +293,6 @@ class Builder:
             if (folder / VOLUME).is_dir():
                 empty(self.engine, image, folder / VOLUME)
                 emptying.removed(folder)
-
-    def _run_in(self, step: ContainerStep, image: str, ahead: Sequence[ContainerStep]) -> Outcome:
-        self._clear_leftovers(image)
-        running = self._started(step, image)
-        with running.ends:
-            self.progress.say(step.name, "running in the container")
-            for later in ahead:
-                self._start_ahead(later, image)
-            return self._outcome(running)
-
-    def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
-        """Start steps that are to run in any case, before their inputs are there; if the image is loaded and the engine does it."""
-        with contextlib.suppress(EngineError):
-            image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
-            if image is not None:
-                for step in steps:
-                    self._start_ahead(step, image)
-
-    def _start_ahead(self, step: ContainerStep, image: str) -> None:
-        """Start a step that some step before it will give its inputs to, unless it was started already."""
-        if step.name not in self._ahead:
-            waiting = self._start(step, image, waits=True)
-            self._ahead[step.name] = waiting
-            self._stack.callback(waiting.ends.close)
-
-    def _started(self, step: ContainerStep, image: str) -> Running:
-        """Give a step that runs: one that was started ahead, and now has its inputs, or another."""
-        waiting = self._ahead.pop(step.name, None)
-        if waiting is None:
-            return self._start(step, image)
-        with contextlib.ExitStack() as stack:
-            stack.callback(waiting.ends.close)
-            if waiting.step.is_ahead_of(step):
-                missing = {
-                    path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
-                }
-                # Of an engine that can't do this, or has ended it, the step is run as any other.
-                with contextlib.suppress(EngineError):
-                    paths = self._checked(missing)
-                    with self.store.linking(missing.values()):
-                        waiting.run.give(paths)
-                    stack.pop_all()
-                    return replace(waiting, step=step, started=datetime.now(UTC))
-        return self._start(step, image)
-
-    def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
-        from bertir.container import Command
-
-        command = Command(
-            name=step.name,
-            arguments=step.arguments,
-            inputs=self._checked(step.inputs),
-            outputs=step.outputs,
-            surroundings=self.surroundings,
-            waits=waits,
-        )
-        with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(self.store.temporary_folder())
-            run = stack.enter_context(self.engine.begin(image, command, scratch))
-            return Running(step=step, run=run, started=datetime.now(UTC), ends=stack.pop_all())
-
-    def _checked(self, inputs: Mapping[str, Blob]) -> dict[str, Path]:
-        """Give where the inputs are that are there, once their bytes were read."""
-        return {
-            path: self.store.checked(blob, what=path) for path, blob in inputs.items() if blob is not PENDING
-        }
-
-    def _outcome(self, running: Running) -> Outcome:
-        """Wait for a step's end, and store what it gave."""
-        step = running.step
-        with running.run.finished() as finished:
-            files = {
-                name: self.store.add(read_chunks(file), what=f"{name} of {step.name}")
-                for name, file in finished.outputs.items()
-            }
-            log = self.store.add_file(finished.log)
-        facts = {
-            "seconds": round(finished.seconds, 3),
-            "started": running.started.isoformat(timespec="seconds"),
-            "bytes_in": sum(blob.size for blob in step.inputs.values()),
-            "engine": self.engine.facts().to_json(),
-            "log": str(log.digest),
-        }
-        return Outcome(artifact=Artifact(files=files), facts=facts)
 
     # the image
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertir.builder import PENDING
+from bertir.container_step import PENDING
 from bertir.graph import frozen_graph
 from bertir.model import CHECKPOINT_FILES, HUGGING_FACE
 from bertir.report import META_GRAPH
@@ -13,9 +13,10 @@ from bertir.steps import FROZEN, IR, REFERENCE, compare, convert, freeze, import
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from bertir.builder import Builder, ContainerStep
+    from bertir.builder import Builder
+    from bertir.container_step import ContainerStep
     from bertir.derivation import Realised
     from bertir.graph import Graph
     from bertir.report import Request
@@ -67,27 +68,24 @@ class Chain:
     def comparing(self, graph: Graph, ir: Artifact, expected: Artifact) -> ContainerStep:
         return compare(self.builder, self.request, self.weights, graph=graph, ir=ir, expected=expected)
 
-    # ahead
+    # ahead; described only when they are asked for: a build with nothing to do asks for none
 
-    def first(self, kind: str, names: Iterable[str]) -> tuple[ContainerStep, ...]:
+    def first(self, kind: str, names: Iterable[str]) -> Iterator[ContainerStep]:
         """The first step, while the checkpoint's files, of these names, are being stored."""
         if kind == HUGGING_FACE:
-            return (self.importing(_later(*names)),)
-        if self.request.recipe == META_GRAPH:
-            return ()
-        return (self.freezing(_later(*names)),)
+            yield self.importing(_later(*names))
+        elif self.request.recipe != META_GRAPH:
+            yield self.freezing(_later(*names))
 
-    def after_import(self) -> tuple[ContainerStep, ...]:
+    def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
         checkpoint = _later(*CHECKPOINT_FILES)
-        if self.request.recipe == META_GRAPH:
-            return ()
-        return (self.freezing(checkpoint), *self.after_freeze(checkpoint))
+        if self.request.recipe != META_GRAPH:
+            yield self.freezing(checkpoint)
+            yield from self.after_freeze(checkpoint)
 
-    def after_freeze(self, checkpoint: Artifact) -> tuple[ContainerStep, ...]:
+    def after_freeze(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""
-        return (
-            self.expecting(checkpoint, _later(FROZEN), self.graph),
-            self.converting(_later(FROZEN)),
-            self.comparing(self.graph, _later(*IR), _later(REFERENCE)),
-        )
+        yield self.expecting(checkpoint, _later(FROZEN), self.graph)
+        yield self.converting(_later(FROZEN))
+        yield self.comparing(self.graph, _later(*IR), _later(REFERENCE))

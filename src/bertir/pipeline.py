@@ -107,7 +107,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     steps = [source]
     checkpoint = given
     if kind == HUGGING_FACE:
-        imported = builder.run(chain.importing(given), chain.after_import())
+        imported = builder.run(chain.importing(given), ahead=chain.after_import())
         steps.append(imported)
         checkpoint = imported.artifact
     frozen: Artifact | None = None
@@ -117,14 +117,13 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         converting = convert_published(builder, request, checkpoint, graph)
         steps.append(examined)
     else:
-        freezing = builder.run(chain.freezing(checkpoint), chain.after_freeze(checkpoint))
+        freezing = builder.run(chain.freezing(checkpoint), ahead=chain.after_freeze(checkpoint))
         frozen, graph = freezing.artifact, chain.graph
         converting = chain.converting(frozen)
         steps.append(freezing)
     # TensorFlow computes what is expected while the graph is converted: neither has a part in the other.
     expecting = chain.expecting(checkpoint, frozen, graph)
-    builder.begin(expecting)
-    ir = builder.run(converting)
+    ir = builder.run(converting, beside=[expecting])
     expected = builder.run(expecting)
     compared = builder.run(chain.comparing(graph, ir.artifact, expected.artifact))
     parity = judge(read(builder, compared, "parity.json"), request, weights.layers)

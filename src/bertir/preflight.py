@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from bertir.builder import Builder, ContainerStep
+from bertir.builder import Builder
 from bertir.checkpoint import pinned_files
 from bertir.derivation import Realised
 from bertir.errors import BertirError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from bertir.container_step import ContainerStep
     from bertir.derivation import Derivation, Outcome
     from bertir.errors import NoRoomError
     from bertir.local_checkpoint import LocalCheckpoint
@@ -172,9 +173,6 @@ class Rehearsal(Builder):
             progress=SILENT,
             surroundings=builder.surroundings,
         )
-
-    def begin(self, step: ContainerStep) -> None:
-        del step
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
         del steps

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertir import pipeline
-from bertir.builder import Builder, ContainerStep, Layout
+from bertir.builder import Builder, Layout
+from bertir.container_step import ContainerStep
 from bertir.errors import BertirError
 from bertir.fetch import Fetcher
 from bertir.interruption import Interrupted, end_with_parent, interruptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertir.builder import ContainerStep
+from bertir.container_step import ContainerStep
 from bertir.errors import ConfigurationError
 from bertir.materials import task_rows
 from bertir.model import CHECKPOINT_FILES
@@ -165,7 +165,7 @@ def reference(
 
     It runs the frozen graph, or the published one with its checkpoint restored; for fp16 with rounded weights too.
     """
-    program, mounted = _program(builder, "reference.py", "operations.py", "said.py")
+    program, mounted = _program(builder, "reference.py", "arguments.py", "operations.py", "said.py")
     tokens = graph.sequence or request.tokens(weights.max_positions)
     if frozen:
         subject: tuple[str, ...] = (f"--graph=/in/{FROZEN}",)
@@ -206,7 +206,7 @@ def compare(
     builder: Builder, request: Request, weights: Weights, *, graph: Graph, ir: Artifact, expected: Artifact
 ) -> ContainerStep:
     """Run the IR in the container on the rows of which `expected` has what TensorFlow gave, and measure how far they agree."""
-    program, mounted = _program(builder, "verify.py", "said.py")
+    program, mounted = _program(builder, "verify.py", "arguments.py", "said.py")
     tokens = graph.sequence or request.tokens(weights.max_positions)
     return ContainerStep(
         name="verify",

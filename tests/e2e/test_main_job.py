@@ -19,7 +19,7 @@ import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from safetensors.numpy import load_file, save
 
-from bertir.builder import ContainerStep
+from bertir.container_step import ContainerStep
 from bertir.digest import Digest
 from bertir.lock import load_image_lock
 from bertir.provenance import provenance

@@ -16,7 +16,8 @@ from small_build import Bench
 from some_build import publish_some
 from tiny_bert import TinyModel, make_model
 
-from bertir.builder import Builder, ContainerStep, Layout
+from bertir.builder import Builder, Layout
+from bertir.container_step import ContainerStep
 from bertir.engine import connect
 from bertir.fetch import Fetcher
 from bertir.graph import frozen_graph

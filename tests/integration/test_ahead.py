@@ -11,7 +11,8 @@ import docker
 import pytest
 from checkout import ROOT
 
-from bertir.builder import PENDING, Builder, ContainerStep
+from bertir.builder import Builder
+from bertir.container_step import PENDING, ContainerStep
 from bertir.errors import StepError
 from bertir.progress import SILENT
 from bertir.store import Blob, Store
@@ -189,32 +190,31 @@ def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:
 
 def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(bench: Bench) -> None:
     beside = bench.step("beside", b"two")
-    bench.builder.begin(beside)
+    bench.builder.run(bench.step("first", b"one"), beside=[beside])
     assert bench.there().keys() == {"beside"}
-    bench.builder.run(bench.step("first", b"one"))
     done = bench.builder.run(beside)
     assert not done.cached
     assert bench.told(done)["given"] == "two"
     assert bench.builder.run(beside).cached
-    bench.builder.begin(beside)  # is in the store
-    assert bench.created() == ["beside", "first"]
+    bench.builder.run(bench.step("third", b"three"), beside=[beside])  # is in the store
+    assert bench.created() == ["beside", "first", "third"]
     assert bench.there() == {}
 
 
 def test_a_step_that_somebody_else_runs_is_not_begun(bench: Bench, opened: Callable[[str], Bench]) -> None:
     other = opened("store")
     step = bench.step("beside", b"two")
-    bench.builder.begin(step)
-    other.builder.begin(step)
-    assert bench.created() == ["beside"]
+    bench.builder.run(bench.step("first", b"one"), beside=[step])
+    other.builder.run(other.step("second", b"two"), beside=[step])
+    assert bench.created() == ["beside", "first", "second"]
     assert not bench.builder.run(step).cached
     assert other.builder.run(step).cached
 
 
 def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench) -> None:
-    bench.builder.begin(bench.step("beside", b"sleep"))
     with pytest.raises(StepError):
-        bench.builder.run(bench.step("first", b"fail"))
+        bench.builder.run(bench.step("first", b"fail"), beside=[bench.step("beside", b"sleep")])
+    assert bench.there().keys() == {"beside"}
     bench.builder.__exit__(None, None, None)
     assert bench.there() == {}
     # Nor is its lock held any longer.

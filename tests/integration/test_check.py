@@ -10,10 +10,8 @@ import pytest
 from checkout import copy_checkout
 from faults import Edit, add_patch, edit_step
 
-from bertir.graph import frozen_graph
 from bertir.materials import fetch_source, load_pins
-from bertir.report import DEFAULT_SEQ_LEN
-from bertir.steps import compare, read, reference
+from bertir.steps import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,28 +51,9 @@ def pristine(builder: Builder, tiny_build: TinyBuild) -> dict[str, bytes]:
 @pytest.fixture
 def faulty(checkout: Checkout, builder: Builder, tiny_build: TinyBuild) -> Checkout:
     """A checkout whose parity is not measured but said to be as it was: it comes after the steps that are at fault."""
-    graph = frozen_graph(tiny_build.request.head, DEFAULT_SEQ_LEN)
-    expected = builder.run(
-        reference(
-            builder,
-            tiny_build.request,
-            tiny_build.weights,
-            source=tiny_build.source,
-            checkpoint=tiny_build.checkpoint,
-            frozen=tiny_build.frozen.artifact,
-            graph=graph,
-        )
-    )
-    compared = builder.run(
-        compare(
-            builder,
-            tiny_build.request,
-            tiny_build.weights,
-            graph=graph,
-            ir=tiny_build.ir.artifact,
-            expected=expected.artifact,
-        )
-    )
+    chain = tiny_build.chain(builder)
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, tiny_build.frozen.artifact, chain.graph))
+    compared = builder.run(chain.comparing(chain.graph, tiny_build.ir.artifact, expected.artifact))
     parity = read(builder, compared, "parity.json").decode()
     program = f"from pathlib import Path\n\nPath('/out/parity.json').write_text({parity!r})\n"
     (checkout.root / "docker" / "steps" / "verify.py").write_text(program, encoding="utf-8")

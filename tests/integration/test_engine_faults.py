@@ -18,8 +18,8 @@ import pytest
 from private_engine import private_engine
 from running_task import STATUSES, left_in, wait_until
 
-from bertir.builder import ContainerStep
 from bertir.container import Command, Limits
+from bertir.container_step import ContainerStep
 from bertir.engine import connect
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.image import archive

@@ -13,12 +13,11 @@ from checkout import ROOT, Checkout, copy_checkout
 from google_zip import models_toml, write_zip
 from tiny_bert import config, files, make_model, weights
 
-from bertir.builder import ContainerStep
+from bertir.container_step import ContainerStep
 from bertir.errors import ParityError, StepError
-from bertir.graph import frozen_graph
 from bertir.parity import judge
-from bertir.report import DEFAULT_SEQ_LEN, Request
-from bertir.steps import compare, convert, freeze, import_checkpoint, read, reference
+from bertir.report import Request
+from bertir.steps import freeze, import_checkpoint, read
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -112,25 +111,11 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
     checkpoint = builder.run(import_checkpoint(builder, stored, tiny_build.source)).artifact
-    frozen = builder.run(freeze(builder, request, tiny_build.weights, tiny_build.source, checkpoint))
-    graph = frozen_graph("pooled", DEFAULT_SEQ_LEN)
-    other = builder.run(convert(builder, request, frozen.artifact, graph))
-    expected = builder.run(
-        reference(
-            builder,
-            request,
-            tiny_build.weights,
-            source=tiny_build.source,
-            checkpoint=tiny_build.checkpoint,
-            frozen=tiny_build.frozen.artifact,
-            graph=graph,
-        )
-    )
-    report = builder.run(
-        compare(
-            builder, request, tiny_build.weights, graph=graph, ir=other.artifact, expected=expected.artifact
-        )
-    )
+    chain = tiny_build.chain(builder, request=request)
+    frozen = builder.run(chain.freezing(checkpoint))
+    other = builder.run(chain.converting(frozen.artifact))
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, tiny_build.frozen.artifact, chain.graph))
+    report = builder.run(chain.comparing(chain.graph, other.artifact, expected.artifact))
     with pytest.raises(ParityError, match="disagree") as caught:
         judge(read(builder, report, "parity.json"), request)
     assert caught.value.exit_status == 8

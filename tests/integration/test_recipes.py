@@ -10,7 +10,7 @@ import pytest
 from checkout import ROOT
 from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, config, files, weights
 
-from bertir.builder import ContainerStep
+from bertir.container_step import ContainerStep
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, StepError
 from bertir.graph import read_graph

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bertir.chain import Chain
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from checkout import Checkout, Result
 
+    from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.report import Request
     from bertir.store import Artifact
@@ -38,3 +41,9 @@ class TinyBuild:
     checkpoint: Artifact
     frozen: Realised
     ir: Realised
+
+    def chain(self, builder: Builder, request: Request | None = None) -> Chain:
+        """The steps of a build of this model, as it is or as another request has it."""
+        return Chain(
+            builder=builder, request=request or self.request, weights=self.weights, source=self.source
+        )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from some_build import FACTS
 
-from bertir.builder import Builder, ContainerStep, Layout
+from bertir.builder import Builder, Layout
+from bertir.container_step import ContainerStep
 from bertir.derivation import Derivation, Outcome, Realised
 from bertir.fetch import Fetcher
 from bertir.progress import SILENT
@@ -59,11 +60,8 @@ class DoneBuilder(Builder):
             return super().realise(derivation, lambda: self._done(step), **given)
         return super().realise(derivation, run, **given)
 
-    def run(self, step: ContainerStep, *_: object, **__: object) -> Realised:
+    def run(self, step: ContainerStep, **_: object) -> Realised:
         return self.realise(step.derivation(self.lock.image_id), lambda: self._done(step))
-
-    def begin(self, step: ContainerStep) -> None:
-        """Nothing runs before it is asked for."""
 
     def _done(self, step: ContainerStep) -> Outcome:
         self.ran += 1

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bertir.interruption import SIGNALS
 from bertir.store import Store
 
 if TYPE_CHECKING:
@@ -46,6 +48,15 @@ def root() -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Give this process the handlers back that it had."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # HTTP

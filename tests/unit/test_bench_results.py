@@ -22,7 +22,7 @@ from benchmarks.plot import write_plots
 from benchmarks.results import Result, Results, dump_results, load_results
 from benchmarks.runs import Run, Step
 from benchmarks.suite import Group, measure_rounds
-from benchmarks.workplace import FailedError, Ground, SkippedError, run_folder
+from benchmarks.workplace import FailedError, Ground, run_folder
 from bertir.errors import ConfigurationError, SourceError
 from bertir.progress import SILENT
 
@@ -113,14 +113,6 @@ def test_who_fails_is_kept_with_the_reason_and_what_was_measured_before() -> Non
     assert (len(failed.runs), failed.failed) == (1, "failed: out of luck")
     assert (len(other.runs), other.failed) == (3, "")
     assert order == ["a", "b", "a", "b", "b"]
-
-
-def test_what_is_not_there_yet_is_skipped_and_not_failed() -> None:
-    def run(_: Ground) -> Run:
-        raise SkippedError("this checkout has no such task")
-
-    [skipped] = rounds(Contender(name="a", title="a", run=run, times=1))
-    assert skipped.failed == "skipped: this checkout has no such task"
 
 
 def test_a_contender_that_can_not_be_installed_says_why() -> None:

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bertir.beside import Stop, beside
-from bertir.interruption import SIGNALS, Interrupted, held, interruptions
+from bertir.interruption import Interrupted, held, interruptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 def test_work_is_done_beside_the_block_and_gives_its_result() -> None:

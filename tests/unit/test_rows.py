@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STEPS = Path(__file__).parents[2] / "docker" / "steps"
 SENTENCES = (STEPS / "sentences.txt").read_text(encoding="utf-8").splitlines()
-PROGRAMS = ("reference", "verify", "operations", "said")
+PROGRAMS = ("reference", "verify", "arguments", "operations", "said")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,134 @@
+"""Runs steps in containers: one after another, beside one another, and started ahead of their inputs.
+
+What is started ahead imports what it needs while another step runs, and waits. A step is the same however it was started;
+whatever is amiss with one that waits, the step is started as any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bertir.container_step import PENDING
+from bertir.derivation import Outcome
+from bertir.digest import read_chunks
+from bertir.errors import EngineError
+from bertir.store import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from bertir.container import StepRun
+    from bertir.container_step import ContainerStep
+    from bertir.engine import Engine
+    from bertir.store import Blob, Store
+    from bertir.surroundings import Surroundings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A step whose container was started.
+
+    Args:
+        step: of one that was started ahead, some inputs are `PENDING`.
+        started: when it had its inputs.
+        ends: what ends it, whatever became of it.
+    """
+
+    step: ContainerStep
+    run: StepRun
+    started: datetime
+    ends: contextlib.ExitStack
+
+
+class Runner:
+    """The containers of one build. When it is closed none is left.
+
+    Args:
+        engine: gives the engine; called only when a container is to be started.
+    """
+
+    def __init__(self, store: Store, surroundings: Surroundings, engine: Callable[[], Engine]) -> None:
+        self._store = store
+        self._surroundings = surroundings
+        self._engine = engine
+        self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
+        self._stack = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def start(self, step: ContainerStep, image: str) -> Running:
+        """Give a step that runs: one that was started ahead, and now has its inputs, or another.
+
+        Raises:
+            EngineError: it can't be started.
+        """
+        waiting = self._ahead.pop(step.name, None)
+        if waiting is None:
+            return self._start(step, image)
+        with contextlib.ExitStack() as stack:
+            stack.callback(waiting.ends.close)
+            if waiting.step.is_ahead_of(step):
+                missing = {
+                    path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
+                }
+                # Of an engine that can't do this, or has ended it, the step is run as any other.
+                with contextlib.suppress(EngineError):
+                    paths = self._checked(missing)
+                    with self._store.linking(missing.values()):
+                        waiting.run.give(paths)
+                    stack.pop_all()
+                    return replace(waiting, step=step, started=datetime.now(UTC))
+        return self._start(step, image)
+
+    def start_ahead(self, steps: Iterable[ContainerStep], image: str) -> None:
+        """Start steps that some step before them will give their inputs to, unless they were started already."""
+        for step in steps:
+            if step.name not in self._ahead:
+                self._ahead[step.name] = self._start(step, image, waits=True)
+
+    def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
+        from bertir.container import Command
+
+        command = Command(
+            name=step.name,
+            arguments=step.arguments,
+            inputs=self._checked(step.inputs),
+            outputs=step.outputs,
+            surroundings=self._surroundings,
+            waits=waits,
+        )
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(self._store.temporary_folder())
+            run = stack.enter_context(self._engine().begin(image, command, scratch))
+            ends = stack.pop_all()
+            self._stack.callback(ends.close)
+            return Running(step=step, run=run, started=datetime.now(UTC), ends=ends)
+
+    def _checked(self, inputs: Mapping[str, Blob]) -> dict[str, Path]:
+        """Give where the inputs are that are there, once their bytes were read."""
+        return {
+            path: self._store.checked(blob, what=path) for path, blob in inputs.items() if blob is not PENDING
+        }
+
+    def finish(self, running: Running) -> Outcome:
+        """Wait for a step's end, and store what it gave."""
+        step = running.step
+        with running.run.finished() as finished:
+            files = {
+                name: self._store.add(read_chunks(file), what=f"{name} of {step.name}")
+                for name, file in finished.outputs.items()
+            }
+            log = self._store.add_file(finished.log)
+        facts = {
+            "seconds": round(finished.seconds, 3),
+            "started": running.started.isoformat(timespec="seconds"),
+            "bytes_in": sum(blob.size for blob in step.inputs.values()),
+            "engine": self._engine().facts().to_json(),
+            "log": str(log.digest),
+        }
+        return Outcome(artifact=Artifact(files=files), facts=facts)
