@@ -39,8 +39,9 @@ _METHOD = """\
   instead of MRPC's 408.
 - **optimum-cli** runs in a virtualenv of its own (`requirements/optimum.lock`; torch in its CPU build, without torchvision), with `--task
   feature-extraction --weight-format fp16`, offline, and with OpenVINO's telemetry switched off.
-- **Cached targets** are copies of one checkpoint under other names, in one `invoke build-matrix`; where there is no such task, one target
-  realised so often by a program of the suite's.
+- **Cached targets** are copies of one checkpoint under other names, in one `invoke build-matrix`.
+- **Step by step**, bertir's steps are by the containers that were started for them. One that was started ahead of its inputs, and then not needed
+  as its output was in the store (after a change of a patch), has seconds there too: those that it waited.
 - **The floor** reads and hashes the checkpoint, and writes and hashes as many bytes as the IR has, in one Python process.
 
 ## What isn't comparable

@@ -17,12 +17,12 @@ from bertir.errors import EngineError
 if TYPE_CHECKING:
     from bertir.builder import Builder
 
-# The most that a step takes: what TensorFlow takes of itself, and for each byte of the weights so many. Measured as the anonymous
-# memory of each step's container, ten times a second, GB: a BERT of 0.002 GB 0.19 to 0.24; all-MiniLM-L6-v2 (0.091) import
-# 0.42, freeze 0.70, convert 0.43, verify 0.44; BERT-Base (0.436) import 1.43, freeze 2.29, convert 1.12, verify 2.50. One step
-# at a time: were several of a build's to run beside each other, it would be what they take together.
-OF_ITSELF = 250_000_000
-PER_WEIGHT_BYTE = 5.5
+# The most that a build's containers take together: the step that runs, what runs beside it, and what waits for its inputs. Measured as
+# what is resident in all of them, twenty times a second, GB (docs/benchmarks.md): a BERT of 0.002 GB 1.13; BERT-Base (0.438) 2.07, and 2.60
+# with its import. BERT-Large (1.34), by each step's anonymous memory, at most 2.74 beside 1.82.
+OF_ITSELF = 1_150_000_000
+PER_WEIGHT_BYTE = 3.5
+AT_ONCE = 2  # of a build's steps, each with the container's limit
 # Beside its steps: the process that hashes and copies.
 OF_HOST = 100_000_000
 _MEMINFO = Path("/proc/meminfo")
@@ -30,7 +30,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 def estimate(weights: int) -> int:
     """Give the bytes of memory that a build of weights of so many bytes takes at most, whatever the recipe."""
-    return OF_HOST + min(OF_ITSELF + int(PER_WEIGHT_BYTE * weights), Limits().memory_bytes)
+    return OF_HOST + min(OF_ITSELF + int(PER_WEIGHT_BYTE * weights), AT_ONCE * Limits().memory_bytes)
 
 
 def free_memory(builder: Builder) -> int:
