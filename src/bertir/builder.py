@@ -95,8 +95,11 @@ class Builder:
         self._begun: dict[Digest, tuple[Running, contextlib.ExitStack]] = {}
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.store.in_use())
-        self.reap()
+        with contextlib.ExitStack() as stack:
+            stack.push(self)  # who is interrupted in here has no `with` block yet that would end it
+            self._stack.enter_context(self.store.in_use())
+            self.reap()
+            stack.pop_all()
         return self
 
     def __exit__(
