@@ -22,7 +22,7 @@ from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.model import load_models
-from bertir.runner import Runner
+from bertir.runner import AMISS, Runner
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ class Builder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._stack:  # the engine's connection is closed last
+        # Each is ended, also if another's end is interrupted; the engine's connection is closed last.
+        with self._stack, contextlib.ExitStack() as stack:
+            stack.callback(self._runner.close)
             for _, ends in self._begun.values():
-                ends.close()
-            self._runner.close()
+                stack.callback(ends.close)
 
     @cached_property
     def intent(self) -> ImageIntent:
@@ -239,18 +240,21 @@ class Builder:
         return self.realise(derivation, lambda: self._run(step, self.load_image, ahead, beside))
 
     def _begin(self, step: ContainerStep, image: str) -> None:
-        """Start a step, and don't wait for it; unless it was begun, or is in the store, or somebody runs it."""
+        """Start a step, and don't wait for it; unless it was begun, or is in the store, or somebody runs it.
+
+        If it can't be started, it is when its turn comes, and says then what is amiss.
+        """
         derivation = step.derivation(self.lock.image_id)
         if derivation.key in self._begun:
             return
-        with contextlib.ExitStack() as stack:
+        with contextlib.suppress(*AMISS), contextlib.ExitStack() as stack:
             if not stack.enter_context(self.store.lock_if_free(derivation.lock)):
                 return
             if self.store.load_record(derivation.step, derivation.key) is not None:
                 return
             running = self._runner.start(step, image)
             stack.callback(running.ends.close)
-            self.progress.say(step.name, "running in the container, beside the next")
+            self.progress.say(step.name, "running in the container, beside")
             self._begun[derivation.key] = running, stack.pop_all()
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
@@ -280,11 +284,11 @@ class Builder:
         self, step: ContainerStep, image: str, ahead: Iterable[ContainerStep], beside: Iterable[ContainerStep]
     ) -> Outcome:
         self._clear_leftovers(image)
-        for other in beside:
-            self._begin(other, image)
         running = self._runner.start(step, image)
         with running.ends:
             self.progress.say(step.name, "running in the container")
+            for other in beside:
+                self._begin(other, image)
             self._runner.start_ahead(ahead, image)
             return self._runner.finish(running)
 

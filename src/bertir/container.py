@@ -68,6 +68,7 @@ class Command:
         environment: on top of the image's own.
         surroundings: what should not matter; `invoke check` varies it.
         waits: it is started before its inputs below `/in` are all there.
+        yields: it leaves the processor to others that want it.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Command:
     limits: Limits = field(default_factory=Limits)
     surroundings: Surroundings = field(default_factory=Surroundings)
     waits: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ class StepRun:
         _lay(inputs, self._inputs)
         if not self._engine.is_running(self._container):
             raise EngineError(f"{self.command.name} ended before it had its inputs")
-        self._engine.let_go_on(self._container)
+        self._engine.let_go_on(self._container, self.command)
         self._begun = time.monotonic()
         (self._inputs / READY).touch()
 
@@ -246,6 +248,8 @@ def _lay(inputs: Mapping[str, Path], folder: Path) -> None:
             (folder / parent).chmod(0o755)
         try:
             target.hardlink_to(source)
+        except FileExistsError:  # a link to an object of the store, which isn't to be written into
+            raise
         except OSError:  # another user's, which the kernel lets nobody link; or a file system without links
             shutil.copyfile(source, target)
             target.chmod(0o444)

@@ -24,6 +24,7 @@ class ContainerStep:
         arguments: the program and its arguments, by paths inside the container.
         inputs: path inside the container -> stored file, mounted there read-only.
         outputs: what the step must leave in `/out`.
+        yields: others are waited for meanwhile, and get the processor first if they want it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ContainerStep:
     arguments: Sequence[str]
     inputs: Mapping[str, Blob]
     outputs: Sequence[str]
+    yields: bool = False
 
     def derivation(self, image: Digest) -> Derivation:
         return Derivation(

@@ -48,7 +48,8 @@ LONG_SECONDS = 7200
 # What the engine keeps of a step's output itself, twice: bertir reads along, and keeps less.
 ENGINE_LOG = {"max-size": "64m", "max-file": "2"}
 # What a container gets of the processor when others want it too: one that waits for its inputs next to nothing.
-WAITING_SHARES, USUAL_SHARES = 2, 1024
+# What the engine gives by itself is 1024.
+WAITING_SHARES, YIELDING_SHARES, USUAL_SHARES = 2, 256, 1024
 # The fields of /info that say what an engine can limit, in the words for it.
 _CAN_LIMIT = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
 
@@ -270,7 +271,7 @@ class Engine:
                     cap_drop=["ALL"],
                     detach=True,
                     cpuset_cpus=command.surroundings.cpus or None,
-                    cpu_shares=WAITING_SHARES if command.waits else None,
+                    cpu_shares=WAITING_SHARES if command.waits else _shares(command),
                     environment={
                         **command.environment,
                         **(WAIT if command.waits else {}),
@@ -316,10 +317,10 @@ class Engine:
         with _as_engine_error(f"run {step}"):
             self._client.api.start(container)
 
-    def let_go_on(self, container: str) -> None:
-        """Give a container that was waiting for its inputs the same part of the processor as any other."""
+    def let_go_on(self, container: str, command: Command) -> None:
+        """Give a container that was waiting for its inputs its own part of the processor."""
         with _as_engine_error("let the step go on"):
-            self._client.api.update_container(container, cpu_shares=USUAL_SHARES)
+            self._client.api.update_container(container, cpu_shares=_shares(command))
 
     def log_of(self, container: str) -> LogStream:
         """Give what a container prints, as it does."""
@@ -366,6 +367,10 @@ class Engine:
             yield
         finally:
             self._client.api.timeout = before
+
+
+def _shares(command: Command) -> int:
+    return YIELDING_SHARES if command.yields else USUAL_SHARES
 
 
 def _store_labels(store: Path, folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bertir.container_step import PENDING
 from bertir.derivation import Outcome
 from bertir.digest import read_chunks
-from bertir.errors import EngineError
+from bertir.errors import EngineError, NoRoomError
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bertir.engine import Engine
     from bertir.store import Blob, Store
     from bertir.surroundings import Surroundings
+
+# What a step that was to save time may end in without any harm: it is run as any other, and says then what is amiss.
+AMISS = (EngineError, NoRoomError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +79,25 @@ class Runner:
                 missing = {
                     path: blob for path, blob in step.inputs.items() if waiting.step.inputs[path] is PENDING
                 }
+                # All of them: what it was started with has been lying there for as long as the step before it took.
+                paths = self._checked(step.inputs)
                 # Of an engine that can't do this, or has ended it, the step is run as any other.
-                with contextlib.suppress(EngineError):
-                    paths = self._checked(missing)
+                with contextlib.suppress(*AMISS):
                     with self._store.linking(missing.values()):
-                        waiting.run.give(paths)
+                        waiting.run.give({path: paths[path] for path in missing})
                     stack.pop_all()
                     return replace(waiting, step=step, started=datetime.now(UTC))
         return self._start(step, image)
 
     def start_ahead(self, steps: Iterable[ContainerStep], image: str) -> None:
-        """Start steps that some step before them will give their inputs to, unless they were started already."""
+        """Start steps that some step before them will give their inputs to, unless they were started already.
+
+        One that can't be started is run as any other when it has its inputs, and says then what is amiss.
+        """
         for step in steps:
             if step.name not in self._ahead:
-                self._ahead[step.name] = self._start(step, image, waits=True)
+                with contextlib.suppress(*AMISS):
+                    self._ahead[step.name] = self._start(step, image, waits=True)
 
     def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
         from bertir.container import Command
@@ -101,6 +109,7 @@ class Runner:
             outputs=step.outputs,
             surroundings=self._surroundings,
             waits=waits,
+            yields=step.yields,
         )
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(self._store.temporary_folder())

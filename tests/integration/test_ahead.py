@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 from checkout import ROOT
+from damage import flip
 
 from bertir.builder import Builder
 from bertir.container_step import PENDING, ContainerStep
-from bertir.errors import StepError
+from bertir.engine import Engine
+from bertir.errors import EngineError, StepError
 from bertir.progress import SILENT
-from bertir.store import Blob, Store
+from bertir.store import Blob, LostObjectError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,3 +221,64 @@ def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench
     assert bench.there() == {}
     # Nor is its lock held any longer.
     assert list((bench.builder.store.root / "locks").iterdir()) == []
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_engine_that_starts_no_other_container_beside_a_step_lets_the_step_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, beside: bool
+) -> None:
+    """One that has no room for more, say, or takes no `--cpu-shares`."""
+    start = Engine.start
+
+    def refusing(engine: Engine, container: str, step: str) -> None:
+        if step == "second" and bench.there().keys() > {"second"}:
+            raise EngineError("no more containers")
+        start(engine, container, step)
+
+    monkeypatch.setattr(Engine, "start", refusing)
+    others = (
+        {"beside": [bench.step("second", b"two")]} if beside else {"ahead": [bench.step("second", PENDING)]}
+    )
+    bench.builder.run(bench.step("first", b"one"), **others)
+    assert bench.created() == ["first", "second"]
+    assert bench.there() == {}
+    assert bench.told(bench.builder.run(bench.step("second", b"two")))["given"] == "two"
+
+
+def test_an_interruption_while_one_is_removed_leaves_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = Engine.remove
+    closing: list[bool] = []
+
+    def interrupted(engine: Engine, name: str) -> None:
+        remove(engine, name)
+        if closing:
+            closing.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "remove", interrupted)
+    bench.builder.run(
+        bench.step("first", b"one"),
+        beside=[bench.step("beside", b"sleep"), bench.step("another", b"sleep")],
+        ahead=[bench.step("second", PENDING)],
+    )
+    assert bench.there().keys() == {"another", "beside", "second"}
+    closing.append(True)
+    with pytest.raises(KeyboardInterrupt):
+        bench.builder.__exit__(None, None, None)
+    assert bench.there() == {}
+    assert list((bench.builder.store.root / "locks").iterdir()) == []
+
+
+def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(bench: Bench) -> None:
+    bench.builder.run(
+        bench.step("first", b"one"), ahead=[bench.step("second", PENDING, beside=b"other bytes")]
+    )
+    second = bench.step("second", b"two", beside=b"other bytes")
+    flip(bench.builder.store.path(second.inputs["/in/beside"].digest))
+    with pytest.raises(LostObjectError, match="/in/beside"):
+        bench.builder.run(second)
+    assert bench.there() == {}
+    again = bench.step("second", b"two", beside=b"other bytes")
+    assert not bench.builder.run(again).cached
