@@ -68,13 +68,32 @@ def await_inputs(needed: Iterable[str]) -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def run(main: Callable[[], None], *needed: str) -> None:
-    """Run a program; what it didn't foresee is one message too, and the traceback is for the log.
+def run(main: Callable[[], None], *needed: str) -> NoReturn:
+    """Run a program, and end the process.
+
+    What was written is closed by then. To take down TensorFlow's graph or OpenVINO's model before the process goes would be
+    half a second's work for nothing.
 
     Args:
         main: the program.
         needed: modules that it imports.
     """
+    status = 0
+    try:
+        _run(main, needed)
+    except SystemExit as error:
+        if isinstance(error.code, int | None):
+            status = error.code or 0
+        else:
+            sys.stderr.write(f"{error.code}\n")
+            status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run(main: Callable[[], None], needed: Iterable[str]) -> None:
+    """Run a program; what it didn't foresee is one message too, and the traceback is for the log."""
     try:
         await_inputs(needed)
         main()

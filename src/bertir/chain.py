@@ -54,14 +54,13 @@ class Chain:
     def converting(self, frozen: Artifact) -> ContainerStep:
         return convert(self.builder, self.request, frozen, self.graph)
 
-    def expecting(self, checkpoint: Artifact, frozen: Artifact | None, graph: Graph) -> ContainerStep:
+    def expecting(self, checkpoint: Artifact, graph: Graph) -> ContainerStep:
         return reference(
             self.builder,
             self.request,
             self.weights,
             source=self.source,
             checkpoint=checkpoint,
-            frozen=frozen,
             graph=graph,
         )
 
@@ -71,21 +70,23 @@ class Chain:
     # ahead; described only when they are asked for: a build with nothing to do asks for none
 
     def first(self, kind: str, names: Iterable[str]) -> Iterator[ContainerStep]:
-        """The first step, while the checkpoint's files, of these names, are being stored."""
+        """The first steps, while the checkpoint's files, of these names, are being stored."""
         if kind == HUGGING_FACE:
             yield self.importing(_later(*names))
         elif self.request.recipe != META_GRAPH:
-            yield self.freezing(_later(*names))
+            yield from self._of_checkpoint(_later(*names))
 
     def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
-        checkpoint = _later(*CHECKPOINT_FILES)
         if self.request.recipe != META_GRAPH:
-            yield self.freezing(checkpoint)
-            yield from self.after_freeze(checkpoint)
+            yield from self._of_checkpoint(_later(*CHECKPOINT_FILES))
+            yield from self.after_freeze()
 
-    def after_freeze(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
+    def _of_checkpoint(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
+        yield self.freezing(checkpoint)
+        yield self.expecting(checkpoint, self.graph)
+
+    def after_freeze(self) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""
-        yield self.expecting(checkpoint, _later(FROZEN), self.graph)
         yield self.converting(_later(FROZEN))
         yield self.comparing(self.graph, _later(*IR), _later(REFERENCE))

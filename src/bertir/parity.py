@@ -1,4 +1,4 @@
-"""Parity: does the IR compute what TensorFlow computes from the same graph and weights?
+"""Parity: does the IR compute what TensorFlow computes from the source and the checkpoint?
 
 The figures come from `docker/steps/reference.py` and `verify.py`, which run in the container; here they are judged.
 """

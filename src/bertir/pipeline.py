@@ -114,15 +114,17 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     if request.recipe == META_GRAPH:
         examined = builder.run(examine(builder, request, checkpoint))
         graph = read_graph(read(builder, examined, "graph.json"))
+        expecting = chain.expecting(checkpoint, graph)
         converting = convert_published(builder, request, checkpoint, graph)
         steps.append(examined)
     else:
-        freezing = builder.run(chain.freezing(checkpoint), ahead=chain.after_freeze(checkpoint))
-        frozen, graph = freezing.artifact, chain.graph
+        graph = chain.graph
+        expecting = chain.expecting(checkpoint, graph)
+        freezing = builder.run(chain.freezing(checkpoint), ahead=chain.after_freeze(), beside=[expecting])
+        frozen = freezing.artifact
         converting = chain.converting(frozen)
         steps.append(freezing)
-    # TensorFlow computes what is expected while the graph is converted: neither has a part in the other.
-    expecting = chain.expecting(checkpoint, frozen, graph)
+    # What TensorFlow says of the checkpoint is computed beside the freeze and the conversion: neither has a part in it.
     ir = builder.run(converting, beside=[expecting])
     expected = builder.run(expecting)
     compared = builder.run(chain.comparing(graph, ir.artifact, expected.artifact))

@@ -158,27 +158,39 @@ def reference(
     *,
     source: Realised,
     checkpoint: Artifact,
-    frozen: Artifact | None,
     graph: Graph,
 ) -> ContainerStep:
-    """Run TensorFlow on sentences in the container; nothing of the conversion has a part in it.
+    """Run TensorFlow on sentences in the container; nothing of the freeze or the conversion has a part in it.
 
-    It runs the frozen graph, or the published one with its checkpoint restored; for fp16 with rounded weights too.
+    It runs the model that the source builds, fed with the checkpoint, or the published graph with its checkpoint restored;
+    for fp16 with rounded weights too.
     """
-    program, mounted = _program(builder, "reference.py", "arguments.py", "operations.py", "said.py")
+    program, mounted = _program(
+        builder,
+        "reference.py",
+        *("arguments.py", "model.py", "operations.py", "published.py"),
+        *("rounding.py", "rows.py", "said.py", "session.py"),
+    )
     tokens = graph.sequence or request.tokens(weights.max_positions)
-    if frozen:
-        subject: tuple[str, ...] = (f"--graph=/in/{FROZEN}",)
-        inputs = _mounted("/in", frozen)
+    if request.recipe == META_GRAPH:
+        subject: tuple[str, ...] = (
+            f"--meta=/in/checkpoint/{META}",
+            f"--inputs={','.join(graph.inputs)}",
+            f"--output-node={graph.output}",
+        )
+        inputs = {"/in/source/tokenization.py": source.artifact["tokenization.py"]}
+        of_checkpoint = _tensors(checkpoint)
     else:
-        subject = (f"--meta=/in/{META}", "--checkpoint=/in/bert_model.ckpt")
-        inputs = _mounted("/in", _tensors(checkpoint))
+        subject = ("--config=/in/checkpoint/bert_config.json", f"--head={request.head}")
+        inputs = _mounted("/in/source", source.artifact)
+        of_checkpoint = _without(checkpoint, META)
     return ContainerStep(
         name="reference",
         arguments=(
             *program,
+            "--checkpoint=/in/checkpoint/bert_model.ckpt",
             *subject,
-            "--vocab=/in/vocab.txt",
+            "--vocab=/in/checkpoint/vocab.txt",
             "--source=/in/source",
             "--sentences=/in/sentences.txt",
             f"--batch={graph.batch or request.rows}",
@@ -186,19 +198,18 @@ def reference(
             *(("--fixed-batch",) if graph.batch else ()),
             f"--try-lengths={_other_lengths(tokens, weights)}",
             f"--lower-case={str(weights.lower_case).lower()}",
-            f"--inputs={','.join(graph.inputs)}",
-            f"--output-node={graph.output}",
             *(("--rounded",) if request.precision == "fp16" else ()),
             f"--reference=/out/{REFERENCE}",
         ),
         inputs=mounted
         | inputs
+        | _mounted("/in/checkpoint", of_checkpoint)
         | {
+            "/in/checkpoint/vocab.txt": checkpoint["vocab.txt"],
             "/in/sentences.txt": _step_file(builder, "sentences.txt"),
-            "/in/vocab.txt": checkpoint["vocab.txt"],
-            "/in/source/tokenization.py": source.artifact["tokenization.py"],
         },
         outputs=(REFERENCE,),
+        yields=True,
     )
 
 

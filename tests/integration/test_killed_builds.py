@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 KINDS = tuple(STATUSES)
-# Each step with those before it. `reference` runs beside `convert`.
+# Each step with those before it. Here `reference` runs beside `convert`: the freeze was done before.
 IN_CONTAINERS = {
     "import": ("source",),
     "freeze": ("source", "import"),

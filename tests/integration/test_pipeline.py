@@ -114,11 +114,34 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     chain = tiny_build.chain(builder, request=request)
     frozen = builder.run(chain.freezing(checkpoint))
     other = builder.run(chain.converting(frozen.artifact))
-    expected = builder.run(chain.expecting(tiny_build.checkpoint, tiny_build.frozen.artifact, chain.graph))
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph))
     report = builder.run(chain.comparing(chain.graph, other.artifact, expected.artifact))
     with pytest.raises(ParityError, match="disagree") as caught:
         judge(read(builder, report, "parity.json"), request)
     assert caught.value.exit_status == 8
+
+
+def test_a_freeze_that_takes_other_weights_than_the_checkpoint_has_fails_parity(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    """What is expected is computed from the checkpoint, so the freeze is verified as the conversion is."""
+    given = "reader.get_tensor(node.name)"
+    lost = f'{given} * (not node.name.endswith("layer_0/attention/self/query/bias"))'
+    name = "run_classifier.py"
+    program = builder.store.checked(tiny_build.source.artifact[name], what=name).read_text(encoding="utf-8")
+    assert program.count(given) == 1
+    other = Artifact(
+        files=dict(tiny_build.source.artifact.files)
+        | {name: builder.store.add_bytes(program.replace(given, lost).encode())}
+    )
+    chain = replace(tiny_build.chain(builder), source=replace(tiny_build.source, artifact=other))
+    frozen = builder.run(chain.freezing(tiny_build.checkpoint)).artifact
+    assert frozen != tiny_build.frozen.artifact
+    ir = builder.run(chain.converting(frozen)).artifact
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph)).artifact
+    report = builder.run(chain.comparing(chain.graph, ir, expected))
+    with pytest.raises(ParityError, match="disagree"):
+        judge(read(builder, report, "parity.json"), tiny_build.request)
 
 
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:

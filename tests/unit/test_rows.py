@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STEPS = Path(__file__).parents[2] / "docker" / "steps"
 SENTENCES = (STEPS / "sentences.txt").read_text(encoding="utf-8").splitlines()
-PROGRAMS = ("reference", "verify", "arguments", "operations", "said")
+PROGRAMS = ("rows", "verify", "arguments", "said")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def programs() -> Iterator[dict[str, ModuleType]]:
 
 
 def test_the_rows_fill_the_batches_that_are_run_each_once(programs: dict[str, ModuleType]) -> None:
-    rows = programs["reference"].texts(SENTENCES)
+    rows = programs["rows"].texts(SENTENCES)
     first, *others = RUN_BATCHES
     dealt = programs["verify"].deal(len(rows), first, others)
     assert [len(dealt[batch]) for batch in RUN_BATCHES] == list(RUN_BATCHES)
@@ -45,7 +45,7 @@ def test_the_rows_fill_the_batches_that_are_run_each_once(programs: dict[str, Mo
 def test_each_batch_begins_with_a_pair_and_the_pairs_hold_every_sentence(
     programs: dict[str, ModuleType],
 ) -> None:
-    rows = programs["reference"].texts(SENTENCES)
+    rows = programs["rows"].texts(SENTENCES)
     dealt = programs["verify"].deal(len(rows), RUN_BATCHES[0], list(RUN_BATCHES[1:]))
     assert all(rows[some[0]][1] is not None for some in dealt.values())
     pairs = [row for row in rows if row[1] is not None]
@@ -56,7 +56,7 @@ def test_each_batch_begins_with_a_pair_and_the_pairs_hold_every_sentence(
 def test_every_sentence_is_a_row_alone_and_in_at_most_one_pair(
     programs: dict[str, ModuleType], sentences: list[str]
 ) -> None:
-    rows = programs["reference"].texts(sentences)
+    rows = programs["rows"].texts(sentences)
     assert [first for first, second in rows if second is None] == sentences
     paired = [sentence for row in rows if row[1] is not None for sentence in row]
     assert paired == sentences[: len(sentences) // 2 * 2]
@@ -75,14 +75,3 @@ def test_whatever_the_batches_are_every_row_is_run_in_one_and_each_is_as_large_a
     assert set(itertools.chain(*dealt.values())) == set(range(rows))
     assert all(len(dealt[other]) == other for other in run)
     assert len(dealt[batch]) >= min(batch, rows)
-
-
-def test_a_number_of_protobuf_is_read_to_its_last_byte(
-    programs: dict[str, ModuleType], tmp_path: Path
-) -> None:
-    # Those of protobuf's own documentation of its encoding, and the largest of four bytes.
-    for data, number in ((b"\x01", 1), (b"\x96\x01", 150), (b"\xff\xff\xff\x7f", (1 << 28) - 1)):
-        (tmp_path / "number").write_bytes(data + b"rest")
-        with (tmp_path / "number").open("rb") as file:
-            assert programs["reference"].varint(file) == number
-            assert file.read() == b"rest"

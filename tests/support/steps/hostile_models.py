@@ -31,8 +31,10 @@ import examine
 import hostile_graphs  # type: ignore[import-not-found]
 import import_checkpoint
 import numpy as np
+import model
+import published
 import reference
-import run_classifier  # type: ignore[import-not-found]
+import run_classifier
 import said
 import tensorflow.compat.v1 as tf
 from modeling import BertConfig
@@ -367,12 +369,13 @@ def written_safetensors() -> Iterator[Case]:  # noqa: C901 - a list
 
 
 def publish_graph() -> str:
-    """Do what examine.py does, and as reference.py restores; give `right` if the weights are the checkpoint's."""
+    """Do what examine.py does, and what reference.py does after it; give `right` if the weights are the checkpoint's."""
     examine.examine(WORK / META, WORK / PREFIX, WORK / "bert_config.json", "pooled")
-    session = reference.restored_session(WORK / META, WORK / PREFIX, ["Placeholder"], OUTPUT, rounded=False)
+    session = published.restored_session(WORK / META, WORK / PREFIX, ["Placeholder"], OUTPUT, rounded=False)
     inputs = ["Placeholder:0", "Placeholder_1:0", "Placeholder_2:0"]
     try:
-        reference.tensorflow_run(inputs, OUTPUT, session, {})([np.ones((1, 8), np.int32)] * 3)
+        side = reference.Side(name="outputs", session=session, inputs=inputs, output=OUTPUT)
+        side.run([np.ones((1, 8), np.int32)] * 3)
     except reference.Refused as error:
         said.fail(error)  # as the program does
     values = {
@@ -381,6 +384,16 @@ def publish_graph() -> str:
         if node.op in {"Variable", "VariableV2"}
     }
     return "right" if values.items() <= EXPECTED.items() else "wrong"
+
+
+def feed() -> str:
+    """Do what reference.py does with a checkpoint from which the graph is made anew."""
+    config = CHECKPOINT / "bert_config.json"
+    anew = model.Model(
+        source=Path("/in/source"), config=config, checkpoint=WORK / PREFIX, head="pooled", tokens=16
+    )
+    found = {name.removesuffix(":0"): values.tobytes() for name, values in anew.weights.items()}
+    return "right" if found and found.items() <= EXPECTED.items() else "wrong"
 
 
 def freeze() -> str:
@@ -443,12 +456,7 @@ def attempt(case: Case, run: Callable[[], str]) -> list[Any]:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         signal.alarm(SECONDS)
-        status = 1
-        with contextlib.suppress(SystemExit):
-            said.run(lambda: tell(run()))
-            status = 0
-        sys.stderr.flush()
-        os._exit(status)
+        said.run(lambda: tell(run()))
     _, raw, usage = os.wait4(pid, 0)
     text = log.read_text(encoding="utf-8", errors="replace")
     spoken = [line.removeprefix(said.PREFIX) for line in text.splitlines() if line.startswith(said.PREFIX)]
@@ -456,7 +464,7 @@ def attempt(case: Case, run: Callable[[], str]) -> list[Any]:
         number = os.WTERMSIG(raw)
         outcome = "hung" if number == signal.SIGALRM else f"crashed {signal.Signals(number).name}"
     elif os.WEXITSTATUS(raw) == 0:
-        outcome = text.rpartition("outcome: ")[2].strip()
+        outcome = text.rpartition("outcome: ")[2].partition("\n")[0]
     elif not spoken:
         outcome, spoken = "traceback", text.splitlines()[-3:]
     else:
@@ -484,8 +492,14 @@ def main(seed: str, graph_count: str, checkpoint_count: str, safetensors_count: 
         "random graphs": (graphs(int(graph_count), chance), publish_graph),
         "written checkpoints": (list(written_checkpoints()), publish_graph),
         "written checkpoints, frozen": (list(written_checkpoints()), freeze),
+        # What is in a checkpoint beside what the graph asks for is the freeze's to refuse.
+        "written checkpoints, fed": (
+            [case for case in written_checkpoints() if not case[2].startswith("unused")],
+            feed,
+        ),
         "random checkpoints": (damaged_checkpoints, publish_graph),
         "random checkpoints, frozen": (damaged_checkpoints, freeze),
+        "random checkpoints, fed": (damaged_checkpoints, feed),
         "written models": (written_safetensors(), import_model),
         "random models": (safetensors(int(safetensors_count), chance), import_model),
     }
