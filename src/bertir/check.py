@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ class _Checker:
 def _choose(builder: Builder, wanted: Wanted) -> tuple[list[Variation], dict[str, str]]:
     machine = look_around(
         builder.environment,
-        Path(wanted.keep).resolve().parent if wanted.keep else builder.store.root,
+        Path(os.path.realpath(wanted.keep)).parent if wanted.keep else builder.store.root,
         OTHER_ID,
     )
     chosen = parse_names(wanted.vary, variations(machine))
@@ -173,7 +174,7 @@ def _work(builder: Builder, keep: str) -> Iterator[Path]:
         with builder.store.temporary_folder() as folder:
             yield folder
         return
-    folder = Path(keep).resolve()
+    folder = Path(os.path.realpath(keep))  # Path.resolve raises at links that lead in a circle
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

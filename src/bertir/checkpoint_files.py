@@ -89,7 +89,9 @@ def _google(folder: Path, prefix: str, *, is_one_of_several: bool) -> Chosen:
 
 
 def _prefixes(folder: Path) -> list[str]:
-    return sorted(item.name.removesuffix(".index") for item in folder.glob("*.index") if item.is_file())
+    # Not by glob, which takes a folder that can't be read for an empty one.
+    names = [item.name for item in folder.iterdir() if item.is_file()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".index") for name in names if name.endswith(".index"))
 
 
 def _there_are(prefixes: list[str]) -> str:

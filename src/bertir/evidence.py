@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,9 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
 def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: bool) -> str:
     from bertir.sbom import serialised
 
-    if folder and output and Path(output).absolute().parent.resolve() == Path(folder).resolve():
+    # Not by Path.resolve, which raises at links that lead in a circle.
+    inside = os.path.realpath(Path(output).absolute().parent) == os.path.realpath(folder)
+    if folder and output and inside:
         raise ConfigurationError(
             f"--output {output} is in the published folder, which then is no longer as it was published",
             advice="Put it beside the folder.",

@@ -106,10 +106,18 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
     """Find out which files make up the checkpoint.
 
     Raises:
-        ConfigurationError: some are missing, or it isn't clear which are meant; says what to pass.
+        ConfigurationError: some are missing or can't be read, or it isn't clear which are meant; says what to pass.
     """
     if options.case and options.case not in CASES:
         raise ConfigurationError(f"--case must be cased or uncased, and is {shown(options.case)}")
+    try:
+        return _find(options)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        where = options.path if error.filename is None else error.filename
+        raise ConfigurationError(f"can't read {where}: {error.strerror or error}") from error
+
+
+def _find(options: Options) -> LocalCheckpoint:
     chosen = choose(options.path)
     if chosen.kind == HUGGING_FACE:
         # Before anything is missed that another architecture hasn't got.

@@ -20,7 +20,6 @@ from bertir.amount import size
 from bertir.ended import BUILT, FAILED, PUBLISHED, REFUSED, UNCHANGED, Ended, Matrix
 from bertir.errors import BertirError, ConfigurationError
 from bertir.healing import healed
-from bertir.local_checkpoint import find_checkpoint
 from bertir.memory import estimate, free_memory
 from bertir.model import load_models
 from bertir.preflight import Rehearsal, is_stored, weight_bytes
@@ -113,18 +112,19 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
 
 
 def _jobs(text: str) -> int:
-    jobs = int(text) if text.isascii() and text.isdigit() else 0
+    jobs = 0
+    with contextlib.suppress(ValueError):  # Python reads no number of over 4,300 digits
+        jobs = int(text) if text.isascii() and text.isdigit() else 0
     if text and not 1 <= jobs <= MOST_JOBS:
         raise ConfigurationError(f"--jobs must be a whole number from 1 to {MOST_JOBS}, and is {shown(text)}")
     return jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
 
 def _takes(target: Target, models: Mapping[str, Model]) -> int:
-    local = None
-    with contextlib.suppress(ConfigurationError):  # its build says what is wrong
-        local = find_checkpoint(target.checkpoint) if target.checkpoint else None
     model = None if target.checkpoint else models[target.request.model]
-    return estimate(weight_bytes(model, local))
+    with contextlib.suppress(OSError):  # its build says what is wrong
+        return estimate(weight_bytes(model, target.local))
+    return estimate(0)
 
 
 # what needs no step
@@ -173,9 +173,8 @@ class _Stored:
 
     def publish(self, target: Target) -> tuple[Build, Published] | None:
         pipeline.check(target.request)
-        local = None
+        local = target.local
         if target.checkpoint:
-            local = find_checkpoint(target.checkpoint)
             # Read once for all builds of it; and not copied into the store before there was seen to be room.
             if target.checkpoint not in self.checkpoints:
                 self.checkpoints[target.checkpoint] = is_stored(self.builder.store, local)
@@ -215,7 +214,7 @@ def build(order: Order) -> Ended:
     progress = Progress(stream=sys.stderr, started=order.started, about=target.name)
     session = Session(layout=order.layout, environment=order.environment, progress=progress)
     try:
-        local = find_checkpoint(target.checkpoint) if target.checkpoint else None
+        local = target.local
         with session.builder(offline=order.offline, mirror=order.mirror, paranoid=order.paranoid) as builder:
             built, published = healed(
                 lambda: pipeline.build_ir(builder, target.request, order.output, local), progress

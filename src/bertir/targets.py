@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from bertir.report import RECIPES, RESHAPABLE, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from bertir.local_checkpoint import LocalCheckpoint
     from bertir.model import Model
     from bertir.wanted import Lists
 
@@ -27,16 +29,30 @@ class Target:
 
     Args:
         who: the model's name, or that of the user's checkpoint; the published folder gets it.
+        found: that checkpoint, as it was when the lists were read: all builds of it are of what was found then, and say
+            so if it has changed since. Or what is wrong with it.
     """
 
     who: str
     request: Request
     checkpoint: Options | None = None
+    found: LocalCheckpoint | ConfigurationError | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
         """Its published folder, under the output."""
         return f"{self.who}/{self.request.variant}"
+
+    @property
+    def local(self) -> LocalCheckpoint | None:
+        """The user's checkpoint; None if it is a model's.
+
+        Raises:
+            ConfigurationError: no build can be made of what was found.
+        """
+        if isinstance(self.found, ConfigurationError):
+            raise self.found
+        return self.found
 
 
 def expand(lists: Lists, models: Mapping[str, Model]) -> tuple[Target, ...]:
@@ -44,9 +60,10 @@ def expand(lists: Lists, models: Mapping[str, Model]) -> tuple[Target, ...]:
 
     Raises:
         ConfigurationError: a list has an item that no build can have; or two would be published to one folder. A
-            combination that can't be, of items which can, is none of these: its build says so.
+            combination that can't be, of items which can, is none of these, nor is a checkpoint that can't be read: its
+            build says so.
     """
-    found: dict[str, Target] = {}
+    found: dict[tuple[str, str], Target] = {}
     for who, recipe, head, seq_len, batch, precision in itertools.product(
         [*_models(lists, models), *_checkpoints(lists)],
         items("--recipes", lists.recipes),
@@ -61,7 +78,9 @@ def expand(lists: Lists, models: Mapping[str, Model]) -> tuple[Target, ...]:
         # By a recipe that takes everything: what is refused is a value then, and not a combination.
         pipeline.check(replace(request, recipe=RESHAPABLE) if recipe in RECIPES else request)
         target = replace(who, request=request)
-        other = found.setdefault(target.name, target)
+        # What can't be built takes nobody's place.
+        place = _origin(target) if isinstance(target.found, ConfigurationError) else ""
+        other = found.setdefault((target.name, place), target)
         if _origin(other) != _origin(target):
             raise ConfigurationError(
                 f"{_origin(other)} and {_origin(target)} would both be published as {target.name}",
@@ -142,15 +161,19 @@ def _checkpoints(lists: Lists) -> list[Target]:
 
 
 def _checkpoint(options: Options, task_data: str) -> Target:
+    found: LocalCheckpoint | ConfigurationError
     try:
-        who = find_checkpoint(options).name
-    except ConfigurationError:  # its build says what is wrong with it; the others are none the worse for it
+        found = find_checkpoint(options)
+        who = found.name
+    except ConfigurationError as error:  # its build says so; the others are none the worse for it
+        found = error
         who = options.path.name or str(options.path)
-    return Target(who=who, request=Request(task_data=task_data), checkpoint=options)
+    return Target(who=who, request=Request(task_data=task_data), checkpoint=options, found=found)
 
 
 def _origin(target: Target) -> str:
-    return str(target.checkpoint.path.resolve()) if target.checkpoint else f"the model {target.who}"
+    # Path.resolve raises at links that lead in a circle; they are their build's to tell.
+    return os.path.realpath(target.checkpoint.path) if target.checkpoint else f"the model {target.who}"
 
 
 def _numbers(option: str, text: str) -> list[int | None]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tiny_bert import files
 
 from bertir.errors import ConfigurationError
+from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.model import load_models
 from bertir.targets import expand, in_turn, items
 from bertir.wanted import Lists
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from bertir.model import Model
 
@@ -165,6 +169,75 @@ def test_a_checkpoint_that_can_not_be_read_stops_no_other(
     mine = checkpoint(tmp_path / "mine")
     lists = replace(PLAIN, checkpoints=f"{tmp_path}/gone,{mine}")
     assert names(lists, models) == ["gone/reshapable-fp16", "mine/reshapable-fp16"]
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user who may read nothing of root's, if this is root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that everybody may pass, as pytest's isn't."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def odd(folder: Path, kind: str) -> Path:
+    """Give a path at which nothing can be looked for."""
+    if kind == "too long a name":
+        return folder / ("x" * 256)
+    if kind == "a circle of links":
+        (folder / "circle").symlink_to("circle")
+        return folder / "circle"
+    locked = checkpoint(folder / "locked" / "inside")
+    locked.parent.chmod({"a folder that may not be entered": 0o600, "one that may not be listed": 0o300}[kind])
+    return locked if "entered" in kind else locked.parent
+
+
+ODD = (
+    "too long a name",
+    "a circle of links",
+    "a folder that may not be entered",
+    "one that may not be listed",
+)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_path_at_which_nothing_can_be_looked_for_is_refused_by_name(reachable: Path, kind: str) -> None:
+    path = odd(reachable, kind)
+    with nobody(), pytest.raises(ConfigurationError) as refused:
+        find_checkpoint(Options(path=path))
+    assert str(path) in str(refused.value)
+    assert "holds no checkpoint" not in str(refused.value)  # who knows?
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_nor_does_it_stop_any_other(models: Mapping[str, Model], reachable: Path, kind: str) -> None:
+    path, mine = odd(reachable, kind), checkpoint(reachable / "mine")
+    with nobody():
+        targets = expand(replace(PLAIN, checkpoints=f"{path},{mine}"), models)
+    assert [target.checkpoint and target.checkpoint.path for target in targets] == [path, mine]
+
+
+def test_a_checkpoint_that_can_not_be_read_takes_nobodys_place(
+    models: Mapping[str, Model], tmp_path: Path
+) -> None:
+    mine = checkpoint(tmp_path / "a" / "tuned")
+    gone = [tmp_path / name / "tuned" for name in "bc"]
+    targets = expand(replace(PLAIN, checkpoints=f"{gone[0]},{mine},{gone[1]}"), models)
+    assert [target.name for target in targets] == ["tuned/reshapable-fp16"] * 3
+    for target, path in zip(targets, (gone[0], mine, gone[1]), strict=True):
+        assert target.checkpoint is not None
+        assert target.checkpoint.path == path
 
 
 # the order in which they begin

@@ -318,6 +318,30 @@ def test_a_check_that_can_not_be_is_status_2_before_anything_runs(
     assert not list((project.home / "store").rglob("objects/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("build-ir", "--checkpoint", "circle"), 2),
+        (("build-ir", "--task-data", "circle"), 2),
+        (("build-matrix", "--checkpoints", "circle"), 2),
+        (("check", "--checkpoint", "circle"), 2),
+        (("check", "--keep", "circle", "--vary", "umask,podman"), 2),
+        (("sbom", "--folder", "circle", "--output", "x"), 2),
+        (("sbom", "--folder", "src", "--output", "circle/x"), 8),
+        (("verify", "circle"), 2),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_a_link_that_leads_to_itself_is_one_error(
+    project: Project, tmp_path: Path, arguments: tuple[str, ...], status: int
+) -> None:
+    (project.root / "circle").symlink_to("circle")
+    ended = project.invoke(*arguments, PATH=str(tmp_path))
+    assert ended.status == status
+    assert "Traceback" not in ended.err
+    assert "error: " in ended.err
+
+
 def test_what_this_machine_can_not_vary_is_status_2_if_it_was_asked_for_by_name(
     project: Project, tmp_path: Path
 ) -> None:
