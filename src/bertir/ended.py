@@ -22,7 +22,7 @@ class Ended:
 
     Args:
         result: `built`, if a step ran; `published`, if every step was in the store; `unchanged`, if what was published is
-            the same too; `refused`, if there can be no such build; `failed`.
+            the same too; `refused`, if it wasn't begun, as what it is to be made of can't be; `failed`, if it was.
         facts: as `build-ir` tells them; None if nothing was published.
         error: as it is told; None if something was.
     """

@@ -26,7 +26,9 @@ from bertir.preflight import Rehearsal, is_stored, weight_bytes
 from bertir.progress import Progress
 from bertir.redact import PASSPHRASE, shown
 from bertir.session import Session
+from bertir.store import Artifact
 from bertir.targets import expand, in_turn
+from bertir.weights import of_checkpoint, of_model, require_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,7 +133,7 @@ def _takes(target: Target, models: Mapping[str, Model]) -> int:
 
 
 def done_already(builder: Builder, targets: Iterable[Target], output: Path) -> Iterator[Ended]:
-    """Publish what has every step in the store, and refuse what can't be built; of the others nothing is said.
+    """Publish what has every step in the store, and refuse what can't be; of most of the others nothing is said.
 
     No step is run, nothing is fetched, no engine is asked, and no process is started for it.
     """
@@ -142,11 +144,13 @@ def done_already(builder: Builder, targets: Iterable[Target], output: Path) -> I
         output=output,
     )
     for target in targets:
-        begun = time.monotonic()
+        begun, result = time.monotonic(), REFUSED
         try:
+            store.require(target)
+            result = FAILED
             given = store.publish(target)
         except ConfigurationError as error:
-            ended = _failed(target, error, time.monotonic() - begun)
+            ended = _wrong(target, error, time.monotonic() - begun, result)
         except (BertirError, OSError):  # a step that is to be done; or what the build itself will say
             continue
         else:
@@ -171,8 +175,20 @@ class _Stored:
     output: Path
     checkpoints: dict[Options, bool] = field(default_factory=dict)
 
-    def publish(self, target: Target) -> tuple[Build, Published] | None:
+    def require(self, target: Target) -> None:
+        """Refuse what no build can begin with.
+
+        Raises:
+            ConfigurationError.
+        """
         pipeline.check(target.request)
+        if target.local:
+            weights = of_checkpoint(target.local, Artifact(files={}))
+        else:
+            weights = of_model(self.pins.models[target.request.model])
+        require_length(weights, target.request.tokens(weights.max_positions))
+
+    def publish(self, target: Target) -> tuple[Build, Published] | None:
         local = target.local
         if target.checkpoint:
             # Read once for all builds of it; and not copied into the store before there was seen to be room.
@@ -203,7 +219,7 @@ def build_all(orders: Sequence[Order], *, jobs: int, memory: int) -> Iterator[En
                 advice="Is the machine short of memory (dmesg)? Run the same command again, or with fewer --jobs:"
                 " what was finished is in the store.",
             )
-            yield _failed(order.target, error, 0.0)
+            yield _wrong(order.target, error, 0.0)
         else:
             yield ended
 
@@ -222,7 +238,7 @@ def build(order: Order) -> Ended:
     except Exception as error:  # noqa: BLE001 - the other builds go on, whatever it is
         if not isinstance(error, (BertirError, OSError, MemoryError, RecursionError)):
             traceback.print_exc()  # a fault of bertir's
-        ended = _failed(target, error, time.monotonic() - begun)
+        ended = _wrong(target, error, time.monotonic() - begun)
     else:
         ended = _published(target, built, published, time.monotonic() - begun)
     _tell(progress, ended)
@@ -241,10 +257,9 @@ def _published(target: Target, built: Build, published: Published, seconds: floa
     return Ended(target=target, result=result, seconds=seconds, facts=facts)
 
 
-def _failed(target: Target, error: Exception, seconds: float) -> Ended:
+def _wrong(target: Target, error: Exception, seconds: float, result: str = FAILED) -> Ended:
     told = error if isinstance(error, BertirError) else BertirError(_words(error))
     facts: dict[str, Any] = show.error_facts(told)["error"]
-    result = REFUSED if isinstance(error, ConfigurationError) else FAILED
     return Ended(target=target, result=result, seconds=seconds, error=facts)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from done_build import CONFIG, ENVIRONMENT, ROOT, done_builder, tuned
+from done_build import ENVIRONMENT, ROOT, done_builder, tuned
 
-from bertir import local_checkpoint
+from bertir import checkpoint_files, local_checkpoint, targets
 from bertir.builder import Layout
 from bertir.errors import ConfigurationError
 from bertir.local_checkpoint import Options, find_checkpoint
@@ -48,6 +47,13 @@ def mine(store: Store, tmp_path: Path) -> Tuned:
     return made
 
 
+def again(session: Session, mine: Tuned, tmp_path: Path) -> Matrix:
+    """Build it in both precisions, of which one is in the store; no engine answers."""
+    lists = replace(PLAIN, checkpoints=str(mine.folder), precisions="fp16,fp32")
+    work = Work(output=str(tmp_path / "dist"), jobs="1", memory="0", offline=True)
+    return build_matrix(session, lists, work)
+
+
 def results(matrix: Matrix) -> list[str]:
     return [ended.result for ended in matrix.ended]
 
@@ -80,3 +86,67 @@ def test_paths_at_which_there_is_no_checkpoint_are_rows_of_their_own(
     error = matrix.error()
     assert error is not None
     assert error.exit_status == 2
+
+
+def test_what_can_not_be_is_refused_before_anything_of_it_begins(
+    session: Session, mine: Tuned, tmp_path: Path
+) -> None:
+    lists = replace(
+        PLAIN,
+        checkpoints=str(mine.folder),
+        recipes="meta-graph,reshapable",
+        seq_lens="513",
+        models="bert-base-cased",
+    )
+    matrix = build_matrix(session, lists, Work(output=str(tmp_path / "dist")))
+    assert results(matrix) == ["refused"] * 4
+    assert message(matrix, 1) == "bert-base-cased has 512 positions, and --seq-len is 513"
+    assert message(matrix, 3) == "mine has 512 positions, and --seq-len is 513"
+
+
+def test_what_is_in_the_way_of_a_build_is_its_failure_and_not_that_it_can_not_be(
+    session: Session, mine: Tuned, tmp_path: Path
+) -> None:
+    (tmp_path / "dist" / "mine" / "reshapable-fp16").mkdir(parents=True)
+    (tmp_path / "dist" / "mine" / "reshapable-fp16" / "thesis.tex").touch()
+    matrix = again(session, mine, tmp_path)
+    assert results(matrix) == ["failed", "failed"]
+    assert "holds something that bertir did not publish" in message(matrix, 0)
+    error = matrix.error()
+    assert error is not None
+    assert error.exit_status == 2  # its own
+
+
+def test_a_checkpoint_that_changes_while_a_matrix_is_built_fails_every_build_of_it_that_comes_after(
+    session: Session, mine: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = local_checkpoint.find_checkpoint
+    found: list[Options] = []
+
+    def once(options: Options) -> Any:
+        given = find(options)
+        found.append(options)
+        mine.data.write_bytes(mine.data.read_bytes()[::-1])
+        return given
+
+    monkeypatch.setattr(targets, "find_checkpoint", once)
+    matrix = again(session, mine, tmp_path)
+    assert len(found) == 1
+    assert results(matrix) == ["failed", "failed"]
+    for place in (0, 1):
+        assert "changed while it was read" in message(matrix, place)
+
+
+def test_a_checkpoint_is_looked_for_once_however_many_builds_are_made_of_it(
+    session: Session, mine: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = checkpoint_files.choose
+    looked: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        looked.append(path)
+        return choose(path)
+
+    monkeypatch.setattr(local_checkpoint, "choose", counted)
+    assert results(again(session, mine, tmp_path)) == ["published", "failed"]  # as no engine answers
+    assert looked == [mine.folder]

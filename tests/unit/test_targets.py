@@ -199,7 +199,9 @@ def odd(folder: Path, kind: str) -> Path:
         (folder / "circle").symlink_to("circle")
         return folder / "circle"
     locked = checkpoint(folder / "locked" / "inside")
-    locked.parent.chmod({"a folder that may not be entered": 0o600, "one that may not be listed": 0o300}[kind])
+    locked.parent.chmod(
+        {"a folder that may not be entered": 0o600, "one that may not be listed": 0o300}[kind]
+    )
     return locked if "entered" in kind else locked.parent
 
 
