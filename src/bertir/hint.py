@@ -28,6 +28,7 @@ from bertir.staging import staged_file
 from bertir.store_folder import WORK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from io import BufferedReader
     from pathlib import Path
 
@@ -51,10 +52,15 @@ class Hints:
         self._unread: dict[Path, tuple[Mark, Digest]] = {}  # what was believed, and is to be built from
         self._confirming = threading.Lock()
 
-    def digest(self, path: Path, *, built_from: bool = False) -> Digest:
+    def digest(
+        self, path: Path, *, built_from: bool = False, only: Callable[[Digest], bool] = lambda _: True
+    ) -> Digest:
         """Give a file's digest: by its hint, if it has one; else by reading it.
 
-        `built_from`: what is made depends on it, so that `confirm` is to read it.
+        Args:
+            path: the file.
+            built_from: what is made depends on it, so that `confirm` is to read it.
+            only: which hints are believed.
 
         Raises:
             OSError: it can't be read.
@@ -64,7 +70,7 @@ class Hints:
             if self._believed and mark.size >= LARGE_BYTES:
                 if self._read.get(path, (None,))[0] == mark:
                     return self._read[path][1]
-                if (hint := self._load(mark)) is not None:
+                if (hint := self._load(mark)) is not None and only(hint):
                     if built_from:
                         self._unread[path] = (mark, hint)
                     return hint

@@ -6,6 +6,7 @@ the container alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from codecs import BOM_UTF8
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.checkpoint_files import Chosen
+    from bertir.digest import Digest
     from bertir.store import Blob, Store
 
 CASES = ("cased", "uncased")
@@ -173,35 +175,47 @@ def add_checkpoint(
 
 
 def _add(store: Store, name: str, path: Path, marks: Marks, copying: Callable[[], object]) -> Blob:
-    try:
-        if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
+    if name in _TEXTS:  # google-research/bert takes a byte order mark for part of the text
+        with _reading(path):
             data = path.read_bytes()
-            marks.require_unchanged(_COPY_IT)
-            return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
+        marks.require_unchanged(_COPY_IT)
+        return store.add_bytes(data.removeprefix(BOM_UTF8), what=name)
+    with _reading(path):
         size = path.stat().st_size
-        if size >= LARGE_BYTES and not store.has_one_of_size(size):  # so it isn't there, and is read once
-            copying()
-            return store.add(_steadily(path, marks), what=path.name, size=size)
-        # Hashed first: a checkpoint that is in the store already isn't written again.
-        digest = store.hints.digest(path, built_from=True)
+    digest = None
+
+    def is_stored(hint: Digest) -> bool:
+        with store.writing("look an object up"):  # what keeps it from that isn't the checkpoint
+            return store.find(hint) is not None
+
+    if size < LARGE_BYTES or store.has_one_of_size(size):  # else it isn't there, and is read once
+        # Hashed first: a checkpoint that is in the store already isn't written again. What is remembered of it says so
+        # only of what is there: to be copied, it is read, and what was remembered may be wrong.
+        with _reading(path):
+            digest = store.hints.digest(path, built_from=True, only=is_stored)
         if (present := store.find(digest)) is not None:
             return present
-        if size >= LARGE_BYTES:
-            copying()
+    if size >= LARGE_BYTES:
+        copying()
+    try:
         return store.add(_steadily(path, marks), expected=digest, what=path.name, size=size)
     except DigestMismatchError as error:  # unchanged by its times, or it would have been said
         raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within it nothing is done but to read a file of the user's: an `OSError` is of that."""
+    try:
+        yield
     except OSError as error:
         raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
 
 
 def _steadily(path: Path, marks: Marks) -> Iterator[bytes]:
     """Give a file's bytes, and end with an error if it changed: what is being stored is thrown away then."""
-    try:
-        with path.open("rb") as file:
-            yield from read_chunks(file)
-    except OSError as error:  # not the store's
-        raise ConfigurationError(f"can't read {path}: {error.strerror}") from error
+    with _reading(path), path.open("rb") as file:
+        yield from read_chunks(file)
     marks.require_unchanged(_COPY_IT)
 
 

@@ -21,7 +21,7 @@ from bertir.collect import Rules, collect
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.hint import LARGE_BYTES, Hints
-from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
 from bertir.mark import GRAIN_NS, Mark
 from bertir.pipeline import build_ir
 from bertir.progress import SILENT
@@ -374,6 +374,27 @@ def test_what_was_confirmed_is_not_read_once_more(store: Store, file: Path) -> N
     assert bytes_read(fresh.hints.confirm) >= len(LARGE)
     fresh.hints.digest(file, built_from=True)
     assert bytes_read(fresh.hints.confirm) < 20_000
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_wrong_hint_of_what_the_store_no_longer_has_stops_no_build(
+    store: Store, checkpoint: Tuned, tmp_path: Path, *, same_size: bool
+) -> None:
+    lie(store, checkpoint.data)  # as of bytes that were collected
+    if same_size:
+        store.add_bytes(b"!" + LARGE[1:])
+    for ran in (True, False):
+        assert bool(build(Store(store.root), checkpoint, tmp_path / "dist")[0]) == ran
+    assert store.find(Digest.of_bytes(LARGE[::-1])) is not None
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_wrong_hint_of_what_the_store_no_longer_has_is_put_right(store: Store, checkpoint: Tuned) -> None:
+    lie(store, checkpoint.data)
+    store.add_bytes(b"!" + LARGE[1:])
+    add_checkpoint(store, find_checkpoint(Options(path=checkpoint.folder)))
+    assert Store(store.root).hints.digest(checkpoint.data) == Digest.of_bytes(LARGE[::-1])
 
 
 @pytest.mark.usefixtures("soon")

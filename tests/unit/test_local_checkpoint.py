@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING
 
 import pytest
+from damage import lie
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.hint import LARGE_BYTES
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
+from bertir.store import StoreError
 from bertir.weights import of_checkpoint, require_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bertir.store import Store
+    from bertir.store import Blob, Store
 
     Make = Callable[..., Path]
 
@@ -356,6 +360,45 @@ def test_a_file_that_can_not_be_read_is_one_message(make: Make, store: Store) ->
     (folder / "model.ckpt-343.index").unlink()
     with pytest.raises(ConfigurationError, match=r"can't read .*model\.ckpt-343\.index: No such file"):
         add_checkpoint(store, found)
+
+
+@pytest.mark.parametrize("another_of_its_size", [True, False])
+def test_a_fault_of_what_begins_before_a_copy_is_not_the_checkpoints(
+    make: Make, store: Store, *, another_of_its_size: bool
+) -> None:
+    data = bytes(LARGE_BYTES)
+    if another_of_its_size:
+        store.add_bytes(b"!" + data[1:])
+    folder = make(GOOGLE_FILES[0], **{GOOGLE_FILES[1].replace(".", "__"): data})
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        add_checkpoint(store, find_checkpoint(Options(path=folder)), full)
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
+def test_a_fault_of_the_store_is_not_the_checkpoints(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    data = b"x" * size
+    folder = make(GOOGLE_FILES[1], **{GOOGLE_FILES[0].replace(".", "__"): data})
+    stored = store.add_bytes(data)
+    lie(store, folder / GOOGLE_FILES[0], stored.digest)
+    found = find_checkpoint(Options(path=folder))
+
+    find = store.find
+
+    def broken(digest: Digest) -> Blob | None:
+        if digest == stored.digest:
+            raise OSError(errno.EIO, "Input/output error")
+        return find(digest)
+
+    monkeypatch.setattr(store, "find", broken)
+    with pytest.raises((OSError, StoreError), match="Input/output error") as raised:
+        add_checkpoint(store, found)
+    assert str(folder) not in str(raised.value)
 
 
 def test_the_published_folder_needs_a_name(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
