@@ -1,12 +1,20 @@
 """Digests of large files, remembered: a build with nothing to do needn't read a checkpoint, or what it published, again.
 
-    hints/<device>-<inode>   in the store: the file's mark (mark.py) when it was read, and the sha256 that was found
+    hints/<device>-<inode>   in the store: the file's mark (mark.py) when it was read, the sha256 that was found, and that
+                             of samples of it
 
 A hint is no proof, and nothing is made on the word of one: it leads to "nothing to do", or the file is read after all,
-before a step runs and before anything is published (`confirm`). It holds while the file is the same one, as long, and has
-the same times, the kernel's own time of change among them. A file that changed a moment before it was read is not
-remembered (Git calls it racily clean): it could change once more and have the same times. What hints can't see is bytes
-that change and no time with them: damage by the disk. `--paranoid` reads everything, as `invoke verify` and `check` do.
+before a step runs and before anything is published (`confirm`). It holds while the file is the same one, as long, has
+the same times, the kernel's own time of change among them, and the same bytes where samples are taken. A file that changed
+a moment before it was read is not remembered (Git calls it racily clean): it could change once more and have the same times.
+
+A mark alone says enough where a kernel keeps the times. Read-only images (squashfs, ISO 9660) and file systems in user
+space (sshfs, rclone) make up numbers and times of change, so that another checkpoint of the same shape, mounted at the
+same place, may have the same mark. Its weights are others, and the samples show it: they are spread over the whole file,
+and the last one is its end, where a classifier's weights lie, which may be all that a training changed.
+
+What hints can't see is bytes that change between the samples and no time with them: damage by the disk, or on such a file
+system a change of a few weights. `--paranoid` reads everything, as `invoke verify` and `check` do.
 """
 
 from __future__ import annotations
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
 
 FOLDER = "hints"
 LARGE_BYTES = 1 << 20  # less is read in a millisecond, and a hint would save nothing
+# 1 MiB in all: of a file in memory 0.7 ms, from a disk 3 ms; 64 of 4 KiB were 0.3 and 3.4 ms, and see less of the end.
+SAMPLES, SAMPLE_BYTES = 16, 64 << 10
 _MOST_BYTES = 4096
 
 
@@ -70,7 +80,7 @@ class Hints:
             if self._believed and mark.size >= LARGE_BYTES:
                 if self._read.get(path, (None,))[0] == mark:
                     return self._read[path][1]
-                if (hint := self._load(mark)) is not None and only(hint):
+                if (hint := self._load(mark, file)) is not None and only(hint):
                     if built_from:
                         self._unread[path] = (mark, hint)
                     return hint
@@ -103,29 +113,44 @@ class Hints:
         digest = Digest(hashlib.file_digest(file, "sha256").hexdigest())
         if mark.size >= LARGE_BYTES and mark.is_settled(begun) and Mark.of(os.fstat(file.fileno())) == mark:
             self._read[path] = (mark, digest)
-            self._save(mark, digest)
+            self._save(mark, digest, sampled(file, mark.size))
         return digest
 
     def _place(self, mark: Mark) -> Path:
         return self._root / FOLDER / f"{mark.device:x}-{mark.inode:x}"
 
-    def _load(self, mark: Mark) -> Digest | None:
-        """Give the digest that is noted of a file with this very mark; a hint that isn't as it was written is none."""
+    def _load(self, mark: Mark, file: BufferedReader) -> Digest | None:
+        """Give the digest that is noted of a file with this very mark and these samples.
+
+        A hint that isn't as it was written is none.
+
+        Raises:
+            OSError: the file can't be read.
+        """
         try:
             raw = json.loads(read_small(self._place(mark), _MOST_BYTES))
-            if raw.pop("sha256") == Digest.of_json(raw).hex and raw.pop("digest_of") == asdict(mark):
-                return Digest.from_str(raw["digest"])
+            if raw.pop("sha256") != Digest.of_json(raw).hex or raw.pop("digest_of") != asdict(mark):
+                return None
+            digest, samples = Digest.from_str(raw["digest"]), Digest.from_str(raw["samples"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return None
+        return digest if sampled(file, mark.size) == samples else None
 
-    def _save(self, mark: Mark, digest: Digest) -> None:
-        value = {"digest": str(digest), "digest_of": asdict(mark)}
+    def _save(self, mark: Mark, digest: Digest, samples: Digest) -> None:
+        value = {"digest": str(digest), "digest_of": asdict(mark), "samples": str(samples)}
         data = json.dumps(value | {"sha256": Digest.of_json(value).hex}).encode()
         # Renamed into place, so that of two processes' hints one is there. Not synced: half of one is none.
         with contextlib.suppress(OSError), staged_file(self._root / "tmp", WORK) as (path, descriptor):
             os.write(descriptor, data)
             path.replace(self._place(mark))
+
+
+def sampled(file: BufferedReader, size: int) -> Digest:
+    """Give one digest of samples of a large file: its begin, its end, and as far apart as can be between them."""
+    found = hashlib.sha256()
+    for number in range(SAMPLES):
+        found.update(os.pread(file.fileno(), SAMPLE_BYTES, (size - SAMPLE_BYTES) * number // (SAMPLES - 1)))
+    return Digest(found.hexdigest())
 
 
 def _other_bytes(path: Path, believed: Digest, found: Digest, *, written_to: bool) -> ConfigurationError:

@@ -1,4 +1,7 @@
-"""What a file's status says that any writing changes: which file it is, how long, and its times."""
+"""What a file's status says that any writing changes: which file it is, how long, and its times.
+
+So it is where a kernel keeps these times. Some file systems make them up (hint.py).
+"""
 
 from __future__ import annotations
 

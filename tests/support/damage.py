@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
+from bertir.hint import sampled
 from bertir.mark import Mark
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ def flip(path: Path) -> None:
 
 def lie(store: Store, path: Path, digest: Digest = LIE, **changed: int) -> Path:
     """Write a hint that is whole, and wrong."""
-    value: dict[str, Any] = {"digest": str(digest), "digest_of": asdict(Mark.of(path.stat())) | changed}
     status = path.stat()
+    with path.open("rb") as file:
+        samples = sampled(file, status.st_size)
+    mark = asdict(Mark.of(status)) | changed
+    value: dict[str, Any] = {"digest": str(digest), "digest_of": mark, "samples": str(samples)}
     place = store.root / "hints" / f"{status.st_dev:x}-{status.st_ino:x}"
     place.write_text(json.dumps(value | {"sha256": Digest.of_json(value).hex}), encoding="ascii")
     return place
