@@ -122,7 +122,8 @@ class Store:
         self.root = root
         self.hints = Hints(root, believed=not paranoid)
         self._paranoid = paranoid
-        self._whole: dict[Digest, Mark] = {}  # large objects that this process wrote or read, and found right
+        self._whole: dict[Path, Mark] = {}  # large objects that this process wrote or read, and found right
+        self._used: dict[Path, Mark] = {}  # those whose times this process moved, as it used them
         self._used_since: int | None = None
         with _as_store_error(root, "open the store"):
             open_folder(root, FOLDERS)
@@ -172,20 +173,29 @@ class Store:
             with folder_lock(
                 self.root / "objects", alone=False
             ):  # not between a collector's look and its deed
-                size = path.stat().st_size
+                before = Mark.of(path.stat())
                 try:
                     os.utime(path)
+                    self._moved(path, before)
                 except OSError as error:
                     # Another user's object, in a rebuild's store; or a disk that can only be read, so not collected.
                     if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
                         raise
-                return size
+                return before.size
         except FileNotFoundError:
             return None
         except NotADirectoryError:
             with _as_store_error(self.root, f"remove {path.parent}, which is no folder,"):
                 self.discard(path.parent)
             return None
+
+    def _moved(self, path: Path, before: Mark) -> None:
+        """Know a large object by the times that it has now, which are this process's doing and tell of no writing."""
+        if before.size < LARGE_BYTES:
+            return
+        now = self._used[path] = Mark.of(path.stat())
+        if self._whole.get(path) == before:
+            self._whole[path] = now
 
     def discard(self, path: Path) -> None:
         """Remove what lies at an object's or a record's place, whatever it is.
@@ -251,7 +261,7 @@ class Store:
             path.replace(target)
             sync_folder(target.parent)
             if sink.size >= LARGE_BYTES:
-                self._whole[sink.digest] = Mark.of(target.lstat())
+                self._whole[target] = Mark.of(target.lstat())
             return Blob(digest=sink.digest, size=sink.size)
 
     def add_bytes(self, data: bytes, *, expected: Digest | None = None, what: str = "content") -> Blob:
@@ -277,26 +287,23 @@ class Store:
         path = self.path(blob.digest)
         with self._present(blob, what):
             mark = Mark.of(path.lstat())
-            if not self._paranoid and self._whole.get(blob.digest) == mark:
+            if not self._paranoid and self._whole.get(path) == mark:
                 return path
             begun = time.time_ns()
             found = Digest.of_file(path)
         if found != blob.digest:
             raise self._other_bytes(blob, found, what)
-        if mark.size >= LARGE_BYTES and mark.is_settled(begun):
-            self._whole[blob.digest] = mark
+        if mark.size >= LARGE_BYTES and (mark.is_settled(begun) or self._used.get(path) == mark):
+            self._whole[path] = mark
         return path
 
     @contextlib.contextmanager
     def linking(self, blobs: Iterable[Blob]) -> Iterator[None]:
         """Within it links to objects are made, which change nothing but their time of change: they needn't be read again."""
-        known = [
-            blob.digest
-            for blob in blobs
-            if self._whole.get(blob.digest) == Mark.of(self.path(blob.digest).lstat())
-        ]
+        paths = [self.path(blob.digest) for blob in blobs]
+        known = [path for path in paths if self._whole.get(path) == Mark.of(path.lstat())]
         yield
-        self._whole |= {digest: Mark.of(self.path(digest).lstat()) for digest in known}
+        self._whole |= {path: Mark.of(path.lstat()) for path in known}
 
     @contextlib.contextmanager
     def _present(self, blob: Blob, what: str) -> Iterator[None]:

@@ -29,7 +29,7 @@ from bertir.pipeline import build_ir
 from bertir.progress import SILENT
 from bertir.report import Request
 from bertir.session import Session
-from bertir.store import LostObjectError, Store
+from bertir.store import Artifact, LostObjectError, Record, Store
 from bertir.verify import verify_folder
 from bertir.wanted import Wanted
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bertir.publish import Published
 
 REQUEST = Request(model="all-minilm-l6-v2")
+KEY = Digest.of_bytes(b"key")
 FETCH: dict[str, Any] = {"model": "", "mirror": "", "task_data": "", "output": "", "as_json": True}
 CHECK: dict[str, Any] = {"checkpoint": None, "mirror": "", "wanted": Wanted(), "as_json": True}
 LOOKED = SAMPLES * SAMPLE_BYTES + 20_000  # bytes: of a file that isn't read as a whole
@@ -197,7 +198,7 @@ def test_another_checkpoint_with_the_mark_of_the_one_before_is_read(
     else:
         data[{"at the begin": 0, "in the middle": len(data) * 8 // 15, "at the end": -1}[where]] ^= 1
     remounted(store, file, bytes(data))
-    assert Store(store.root).hints.digest(file) == Digest.of_bytes(data)
+    assert Store(store.root).hints.digest(file) == Digest.of_bytes(bytes(data))
 
 
 @pytest.mark.usefixtures("soon")
@@ -535,6 +536,55 @@ def test_a_large_object_that_changed_a_moment_ago_is_read_each_time(store: Store
     other = Store(store.root)
     for _ in range(2):
         assert bytes_read(lambda: other.checked(blob, what="it")) >= len(LARGE)
+
+
+@pytest.fixture
+def earlier(store: Store) -> Record:
+    """The record of an earlier build's step, whose output is large."""
+    record = Record(artifact=Artifact(files={"it": store.add_bytes(LARGE)}))
+    store.save_record("step", KEY, record)
+    time.sleep(TICK)
+    return record
+
+
+def test_a_large_object_of_an_earlier_build_is_read_once_however_often_its_record_is_asked_for(
+    store: Store, earlier: Record
+) -> None:
+    later, blob = Store(store.root), earlier.artifact["it"]
+    read = []
+    for again in range(6):
+        if again % 2 == 0:
+            assert later.load_record("step", KEY) == earlier
+        read.append(bytes_read(lambda: later.checked(blob, what="it")))
+        time.sleep(TICK)
+    assert read[0] >= len(LARGE)
+    assert max(read[1:]) < LOOKED
+
+
+@pytest.mark.parametrize("checked_before", [True, False])
+def test_damage_is_found_though_the_record_was_asked_for_before_and_after(
+    store: Store, earlier: Record, *, checked_before: bool
+) -> None:
+    later, blob = Store(store.root), earlier.artifact["it"]
+    assert later.load_record("step", KEY)
+    if checked_before:
+        later.checked(blob, what="it")
+    time.sleep(TICK)
+    flip(store.path(blob.digest))
+    assert later.load_record("step", KEY)
+    with pytest.raises(LostObjectError):
+        later.checked(blob, what="it")
+
+
+def test_a_large_object_that_another_process_uses_meanwhile_is_read_again(
+    store: Store, earlier: Record
+) -> None:
+    later, blob = Store(store.root), earlier.artifact["it"]
+    assert later.load_record("step", KEY)
+    later.checked(blob, what="it")
+    time.sleep(TICK)
+    os.utime(store.path(blob.digest))
+    assert bytes_read(lambda: later.checked(blob, what="it")) >= len(LARGE)
 
 
 @pytest.mark.usefixtures("soon")
