@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -36,16 +36,20 @@ def beside(work: Callable[[Stop], T]) -> Iterator[Future[T]]:
     """Do `work` in a thread while the block runs. The thread has ended when the block has.
 
     If the block fails, the work goes on to its end, and a failure of it is what is raised: what the block
-    was doing may have failed for the same reason. If the block is interrupted, the work is told to stop.
+    was doing may have failed for the same reason. If the block is interrupted, or the wait for the work is, the work is told to
+    stop.
     """
-    stop = Stop()
-    with ThreadPoolExecutor(1) as pool:
+    stop, pool = Stop(), ThreadPoolExecutor(1)
+    try:
         future = pool.submit(work, stop)
         try:
             yield future
         except Exception:
             future.result()
             raise
-        except BaseException:
-            stop.set()
-            raise
+        wait([future])
+    except BaseException:  # an interruption while it was waited for, too
+        stop.set()
+        raise
+    finally:
+        pool.shutdown()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -72,6 +73,36 @@ def test_work_without_end_ends_when_the_block_is_interrupted() -> None:
         assert begun.wait(60)
         signal.raise_signal(signal.SIGINT)
     assert [thread.is_alive() for thread in ended] == [False]
+
+
+@pytest.mark.parametrize("block_fails", [True, False])
+def test_work_without_end_ends_when_it_is_the_wait_for_it_that_is_interrupted(*, block_fails: bool) -> None:
+    done = threading.Event()
+    ended: list[str] = []  # a thread's is_alive is wrong once Python was interrupted while it waited for it
+
+    def for_ever() -> Iterator[int]:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:  # for ever, were it not that a test must end
+            time.sleep(0.001)
+            yield 1
+
+    def work(stop: Stop) -> None:
+        assert done.wait(60)
+        time.sleep(0.1)  # the block has ended, and the main thread waits
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for _ in stop.until(for_ever()):
+                pass
+            ended.append("by itself")
+        except CancelledError:
+            ended.append("as it was told to")
+            raise
+
+    with pytest.raises(Interrupted), interruptions(), beside(work):  # noqa: PT012 - signalled once it has ended
+        done.set()
+        if block_fails:
+            raise TypeError("the block's")
+    assert ended == ["as it was told to"]
 
 
 def test_what_a_thread_holds_keeps_no_signal_from_the_main_one() -> None:
