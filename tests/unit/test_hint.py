@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from damage import LIE, flip, lie
-from done_build import LARGE, done_builder, tuned
+from done_build import LARGE, ROOT, done_builder, tuned
 from small_disk import small_disk
 
 from bertir import commands, evidence, mark
@@ -30,8 +30,7 @@ from bertir.progress import SILENT
 from bertir.report import Request
 from bertir.session import Session
 from bertir.store import Artifact, LostObjectError, Record, Store
-from bertir.verify import verify_folder
-from bertir.wanted import Wanted
+from bertir.wanted import Given, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +44,7 @@ KEY = Digest.of_bytes(b"key")
 FETCH: dict[str, Any] = {"model": "", "mirror": "", "task_data": "", "output": "", "as_json": True}
 CHECK: dict[str, Any] = {"checkpoint": None, "mirror": "", "wanted": Wanted(), "as_json": True}
 LOOKED = SAMPLES * SAMPLE_BYTES + 20_000  # bytes: of a file that isn't read as a whole
+NO_OTHER_SOURCE: dict[str, Any] = {"bundle": "", "mirror": "", "as_json": True}
 TICK = 0.03  # seconds, in which the times of files move for sure
 
 
@@ -472,14 +472,23 @@ def test_a_published_file_that_is_damaged_in_place_is_published_anew(
     assert (anew.folder / "model.bin").read_bytes() == LARGE
 
 
-def test_verify_believes_no_hint(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
+def verify(session: Session, folder: Path, **given: Any) -> str:
+    return evidence.verify(
+        session, str(folder), **{"key": "", "rebuild": False, "given": Given(), **given}, **NO_OTHER_SOURCE
+    )
+
+
+def test_verify_believes_no_hint_of_the_users_store(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
     _, published = build(store, checkpoint, tmp_path / "dist")
-    verify_folder(published.folder)
+    layout = Layout(root=ROOT, models=ROOT / "models.toml")
+    session = Session(layout=layout, environment={"BERTIR_STORE": str(store.root)}, progress=SILENT)
+    verify(session, published.folder)
     model = published.folder / "model.bin"
     flip(model)
     lie(store, model, Digest.of_bytes(LARGE))
+    assert session.store().hints.digest(model) == Digest.of_bytes(LARGE)  # who asks it is told wrong
     with pytest.raises(VerificationError, match=r"model\.bin"):
-        verify_folder(published.folder)
+        verify(session, published.folder)
 
 
 class AskedError(Exception):
@@ -509,6 +518,16 @@ def test_bundles_and_checks_are_paranoid(
     with pytest.raises(AskedError) as asked:
         task(Asking(layout=layout, environment={}, progress=SILENT))
     assert asked.value.args == (paranoid,)
+
+
+def test_a_rebuild_is_paranoid(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
+    _, published = build(store, checkpoint, tmp_path / "dist")
+    layout = Layout(root=ROOT, models=ROOT / "models.toml")
+    asking = Asking(layout=layout, environment={"BERTIR_STORE": str(store.root)}, progress=SILENT)
+    given = Given(checkpoint=Options(path=checkpoint.folder))
+    with pytest.raises(AskedError) as asked:
+        verify(asking, published.folder, rebuild=True, given=given)
+    assert asked.value.args == (True,)
 
 
 # objects
