@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from done_build import Tuned
 
     from bertir.ended import Matrix
+    from bertir.local_checkpoint import LocalCheckpoint
     from bertir.store import Store
 
 PLAIN = Lists(recipes="reshapable", precisions="fp16", heads="pooled")
@@ -117,24 +118,27 @@ def test_what_is_in_the_way_of_a_build_is_its_failure_and_not_that_it_can_not_be
     assert error.exit_status == 2  # its own
 
 
-def test_a_checkpoint_that_changes_while_a_matrix_is_built_fails_every_build_of_it_that_comes_after(
-    session: Session, mine: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "said"), [("written to", "changed while it was read"), ("removed", "can't read ")]
+)
+def test_a_checkpoint_that_changes_while_a_matrix_is_built_fails_its_own_builds_that_come_after(
+    session: Session, mine: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, change: str, said: str
 ) -> None:
     find = local_checkpoint.find_checkpoint
-    found: list[Options] = []
 
-    def once(options: Options) -> Any:
+    def found(options: Options) -> LocalCheckpoint:
         given = find(options)
-        found.append(options)
-        mine.data.write_bytes(mine.data.read_bytes()[::-1])
+        if change == "removed":
+            mine.data.unlink()
+        else:
+            mine.data.write_bytes(mine.data.read_bytes()[::-1])
         return given
 
-    monkeypatch.setattr(targets, "find_checkpoint", once)
+    monkeypatch.setattr(targets, "find_checkpoint", found)
     matrix = again(session, mine, tmp_path)
-    assert len(found) == 1
     assert results(matrix) == ["failed", "failed"]
     for place in (0, 1):
-        assert "changed while it was read" in message(matrix, place)
+        assert said in message(matrix, place)
 
 
 def test_a_checkpoint_is_looked_for_once_however_many_builds_are_made_of_it(
