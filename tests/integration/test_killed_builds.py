@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.engine
 
 KINDS = tuple(STATUSES)
-# Each step with those before it. Here `reference` runs beside `convert`: the freeze was done before.
+# Each step with those before it. `reference` runs beside the freeze and the conversion.
 IN_CONTAINERS = {
     "import": ("source",),
     "freeze": ("source", "import"),
-    "reference": ("source", "import", "freeze"),
+    "reference": ("source", "import"),
     "convert": ("source", "import", "freeze"),
     "verify": ("source", "import", "freeze", "convert", "reference"),
 }
