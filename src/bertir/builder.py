@@ -22,6 +22,7 @@ from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.model import load_models
+from bertir.progress import State
 from bertir.runner import AMISS, Runner
 from bertir.surroundings import Surroundings
 
@@ -97,6 +98,7 @@ class Builder:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.push(self)  # who is interrupted in here has no `with` block yet that would end it
+            self._stack.enter_context(self.progress.shown())
             self._stack.enter_context(self.store.in_use())
             self.reap()
             stack.pop_all()
@@ -199,15 +201,17 @@ class Builder:
             return replace(outcome, facts=circumstances | dict(outcome.facts))
 
         def waiting() -> None:
-            self.progress.say(derivation.step, "waiting for another process that runs this step")
+            self.progress.say(
+                derivation.step, "waiting for another process that runs this step", State.WAITING
+            )
 
         result = realise(self.store, derivation, recorded, waiting, locked=locked)
         if result.cached:
-            self.progress.say(derivation.step, "nothing to do, in the store")
+            self.progress.say(derivation.step, "nothing to do, in the store", State.STORED)
         else:
             seconds = result.facts["seconds"]
             self.progress.say(
-                derivation.step, f"done in {seconds:.1f} s, {result.artifact.size / 1e6:.1f} MB"
+                derivation.step, f"done in {seconds:.1f} s, {result.artifact.size / 1e6:.1f} MB", State.DONE
             )
         self.realised.append(result)
         return result
@@ -254,7 +258,7 @@ class Builder:
                 return
             running = self._runner.start(step, image)
             stack.callback(running.ends.close)
-            self.progress.say(step.name, "running in the container, beside")
+            self.progress.say(step.name, "running in the container, beside", State.RUNNING)
             self._begun[derivation.key] = running, stack.pop_all()
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
@@ -286,7 +290,7 @@ class Builder:
         self._clear_leftovers(image)
         running = self._runner.start(step, image)
         with running.ends:
-            self.progress.say(step.name, "running in the container")
+            self.progress.say(step.name, "running in the container", State.RUNNING)
             for other in beside:
                 self._begin(other, image)
             self._runner.start_ahead(ahead, image)
@@ -324,7 +328,7 @@ class Builder:
             return found
 
         def waiting() -> None:
-            self.progress.say("image", "waiting for another process that loads it")
+            self.progress.say("image", "waiting for another process that loads it", State.WAITING)
 
         with self.store.lock(f"load-{image_id.hex}", waiting=waiting, after=MOMENT):
             return self.engine.find_image((image_id, manifest)) or self._load(image())
@@ -351,10 +355,12 @@ class Builder:
         materials = Materials(packages=self._debian_packages, wheels=self._wheels, precompile=self.precompile)
 
         def waiting() -> None:
-            self.progress.say("image", "waiting for another process that assembles it")
+            self.progress.say("image", "waiting for another process that assembles it", State.WAITING)
 
         with self.store.lock(f"image-{self.lock.image_id.hex}", waiting=waiting, after=MOMENT):
-            self.progress.say("image", f"assembling {self.lock.image_id.short} from locked packages")
+            self.progress.say(
+                "image", f"assembling {self.lock.image_id.short} from locked packages", State.RUNNING
+            )
             return assemble_image(self.store, self.intent, self.lock, materials)
 
     def assemble_anew(self) -> Image:
@@ -369,9 +375,13 @@ class Builder:
         from bertir.image import archive, archive_size
 
         size = archive_size(image)
-        self.progress.say("image", f"loading {image.reference}, {size / 1e6:.0f} MB, into the engine")
+        self.progress.say(
+            "image", f"loading {image.reference}, {size / 1e6:.0f} MB, into the engine", State.RUNNING
+        )
         chunks = self.progress.counted("image", "loading", archive(self.store, image), size)
-        return self.engine.load_image(chunks, image.reference, (image.id, image.manifest_digest))
+        loaded = self.engine.load_image(chunks, image.reference, (image.id, image.manifest_digest))
+        self.progress.say("image", f"loaded as {image.reference}", State.DONE)
+        return loaded
 
     def _debian_packages(self) -> Sequence[tuple[DebianPackage, Path]]:
         return self.fetcher.debian_packages(self.lock.debian)

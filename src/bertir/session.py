@@ -12,7 +12,7 @@ from bertir.builder import Builder, Layout
 from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
 from bertir.origin import chosen_origin
-from bertir.progress import Progress
+from bertir.progress import Level, Progress, chosen_level, is_for_a_person
 from bertir.redact import PASSPHRASE, shown
 from bertir.store import Store
 from bertir.store_folder import default_root
@@ -67,11 +67,25 @@ class Session:
         )
 
 
-def open_session(root: Path, environment: Mapping[str, str]) -> Session:
+def open_session(
+    root: Path,
+    environment: Mapping[str, str],
+    *,
+    live: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> Session:
     """Read the environment. Of `os.environ` the passphrase is taken away: no program that bertir runs gets to see it.
 
+    Args:
+        root: the project's folder.
+        environment: the variables.
+        live: show a live view on a terminal; not for what has other processes print there.
+        quiet: tell errors alone.
+        verbose: tell what the steps print, too.
+
     Raises:
-        ConfigurationError: this Python is too old.
+        ConfigurationError: this Python is too old, or BERTIR_PROGRESS can't be.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise ConfigurationError(
@@ -85,5 +99,15 @@ def open_session(root: Path, environment: Mapping[str, str]) -> Session:
     return Session(
         layout=Layout(root=root, models=models),
         environment=taken,
-        progress=Progress(stream=sys.stderr),
+        progress=_progress(taken, live=live, quiet=quiet, verbose=verbose),
     )
+
+
+def _progress(environment: Mapping[str, str], *, live: bool, quiet: bool, verbose: bool) -> Progress:
+    level = chosen_level(environment, quiet=quiet, verbose=verbose)
+    view = None
+    if live and level is Level.NORMAL and is_for_a_person(sys.stderr, environment):
+        from bertir.live import LiveView
+
+        view = LiveView(sys.stderr)
+    return Progress(stream=sys.stderr, level=level, view=view)
