@@ -529,16 +529,17 @@ def gc(
     auto_shortflags=False,
     help={
         "store": "read all of the store; what is damaged is removed, and made anew by the next build",
+        "offline": "ask no server whether it answers",
         "format": FORMAT_HELP,
     },
 )
-def doctor(_: Context, store: bool = False, format_: str = "text") -> None:
-    """See whether what builds rely on is sound. Example: `invoke doctor --store`."""
+def doctor(_: Context, store: bool = False, offline: bool = False, format_: str = "text") -> None:
+    """See whether what builds rely on is there and sound, and what to do if not. Example: `invoke doctor`."""
     from bertir import housekeeping
 
     with exit_statuses(format_):
         text, error = housekeeping.doctor(
-            open_session(ROOT, os.environ), whole_store=store, as_json=format_ == "json"
+            open_session(ROOT, os.environ), whole_store=store, offline=offline, as_json=format_ == "json"
         )
     with exit_statuses():  # the JSON tells the findings already
         tell(text)

@@ -6,18 +6,17 @@ import contextlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bertir import show
 from bertir.amount import duration, size
 from bertir.collect import DEFAULT_AGE, Rules, collect
-from bertir.doctor import examine, store_files
-from bertir.errors import EngineError
+from bertir.doctor import examine
 from bertir.publish import SUMS, is_ours
-from bertir.room import free_bytes
 from bertir.store import StoreError
 
 if TYPE_CHECKING:
+    from bertir.errors import BertirError
     from bertir.session import Session
 
 
@@ -56,11 +55,12 @@ def gc(session: Session, *, older_than: str, max_size: str, dry_run: bool, as_js
     return show.to_json(facts) if as_json else show.collected_text(facts)
 
 
-def doctor(session: Session, *, whole_store: bool, as_json: bool) -> tuple[str, StoreError | None]:
-    """Give the text to print, and the error that it ends with if something was damaged."""
+def doctor(
+    session: Session, *, whole_store: bool, offline: bool, as_json: bool
+) -> tuple[str, BertirError | None]:
+    """Give the text to print, and the error that it ends with: what a build would end with, or that there was damage."""
     if not whole_store:
-        facts = _surroundings(session)
-        return show.to_json(facts) if as_json else show.surroundings_text(facts), None
+        return _check_up(session, offline=offline, as_json=as_json)
     store = session.store()
     examined = examine(store, session.progress)
     facts = {"store": str(store.root), **asdict(examined), "sound": examined.is_sound}
@@ -74,20 +74,11 @@ def doctor(session: Session, *, whole_store: bool, as_json: bool) -> tuple[str, 
     )
 
 
-def _surroundings(session: Session) -> dict[str, Any]:
-    """What a build would rely on, looked at from outside: nothing is read but sizes."""
+def _check_up(session: Session, *, offline: bool, as_json: bool) -> tuple[str, BertirError | None]:
+    from bertir.checkup import check_up
+
     with session.builder() as builder:
-        store = builder.store
-        try:
-            engine: dict[str, Any] = builder.engine.facts().to_json()
-            engine["image_loaded"] = builder.has_image()
-        except EngineError as error:
-            engine = {"error": str(error), "advice": error.advice}
-        return {
-            "store": str(store.root),
-            "store_bytes": sum(size for _, size in store_files(store)),
-            "store_free_bytes": free_bytes(store.root),
-            "other_builds": len(store.users()) - 1,  # not this one
-            "engine": engine,
-            "image": str(builder.lock.image_id),
-        }
+        findings = check_up(builder, offline=offline)
+    facts = [finding.to_json() for finding in findings]
+    text = show.to_json({"findings": facts}) if as_json else show.checkup_text(facts)
+    return text, next((finding.error for finding in findings if finding.error), None)

@@ -247,22 +247,11 @@ def examined_text(facts: Mapping[str, Any]) -> str:
     )
 
 
-def surroundings_text(facts: Mapping[str, Any]) -> str:
-    """What a build would rely on, as a table."""
-    engine = facts["engine"]
-    if "error" in engine:
-        rows = [("engine", engine["error"]), ("", engine["advice"])]
-    else:
-        loaded = "loaded" if engine["image_loaded"] else "not loaded; the next build loads it"
-        rows = [
-            ("engine", f"{engine['name']} {engine['version']}, {engine['architecture']}"),
-            ("image", f"{facts['image']}, {loaded}"),
-        ]
-    return table(
-        [
-            ("store", f"{facts['store']}, {facts['store_bytes'] / 1e6:.0f} MB"),
-            ("free there", f"{facts['store_free_bytes'] / 1e6:.0f} MB"),
-            ("in use by", f"{facts['other_builds']} builds"),
-            *rows,
-        ]
-    )
+def checkup_text(facts: Sequence[Mapping[str, str]]) -> str:
+    """What a build relies on, as a table: what is good, what is noted and what is wrong, and what to do about it."""
+    rows = []
+    for finding in facts:
+        found, *more = finding["found"].splitlines()
+        rows.append((finding["name"], finding["verdict"], found))
+        rows += [("", "", line.strip()) for line in [*more, *finding["advice"].splitlines()] if line.strip()]
+    return table(rows)

@@ -166,3 +166,16 @@ def _told(output: str) -> list[str]:
     # Of its warnings the last, which says why an index could not be read.
     said = [line for line in lines if line not in said][-1:] + said
     return said + traceback.strip().splitlines()[-1:]
+
+
+def index_answers(name: str, seconds: float) -> None:
+    """See that pip's index answers when it is asked for a package that it surely has.
+
+    Raises:
+        FetchError: it doesn't (pip's message is in the error's).
+    """
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "index", "versions"]
+    options = ["--retries=0", f"--timeout={seconds:g}"]
+    run = subprocess.run([*command, *options, name], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise FetchError(f"pip reaches no index: {_told(run.stderr)[-1]}")
