@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
-from bertir.publish import PROVENANCE, REPORT
+from bertir.publish import PAGE, PROVENANCE, REPORT
 from bertir.report import REFERENCE, VERIFY
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def published_stage(folder: Path) -> Stage:
     """Give the published directory as a stage: of a file that holds something volatile, without it."""
     files = {}
     for path in sorted(folder.iterdir()):
+        if path.name == PAGE:  # says what the report says
+            continue
         if path.name in VOLATILE:
             files[path.name] = Digest.of_bytes(settled(path.name, path.read_bytes()))
         else:

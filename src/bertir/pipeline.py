@@ -26,10 +26,11 @@ from bertir.materials import (
     require_git,
 )
 from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
+from bertir.page_step import page_of
 from bertir.parity import judge
 from bertir.preflight import require_room
 from bertir.provenance import provenance
-from bertir.publish import LISTED, PROVENANCE, REPORT, Published, checksums, publish
+from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.steps import LEAST_TOKENS, convert_published, examine, read
 from bertir.store import Artifact
@@ -86,7 +87,12 @@ def publishable(builder: Builder, build: Build) -> Artifact:
     files = {name: origins[origin][name] for name, origin in LISTED.items()}
     told = report(build)
     stated = provenance(told, checksums(Artifact(files=files)))
-    volatile = {REPORT: builder.store.add_bytes(told), PROVENANCE: builder.store.add_bytes(stated)}
+    stored = builder.store.add_bytes(told)
+    volatile = {
+        REPORT: stored,
+        PROVENANCE: builder.store.add_bytes(stated),
+        PAGE: page_of(builder.store, stored),
+    }
     return Artifact(files=files | volatile)
 
 

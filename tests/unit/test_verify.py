@@ -18,6 +18,7 @@ from some_build import FILES, publish_some
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, VerificationError
+from bertir.page import page
 from bertir.provenance import provenance
 from bertir.publish import publish
 from bertir.redact import printable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from bertir.report import Build
 
 SUMMED = sorted(FILES)
-EVERY = [*SUMMED, "SHA256SUMS", "provenance.json", "report.json"]
+EVERY = [*SUMMED, "SHA256SUMS", "provenance.json", "report.json"]  # of report.html there may be none
 
 
 @pytest.fixture
@@ -266,6 +267,25 @@ def forge(folder: Path) -> None:
         (folder / name).write_text(text.replace(before, after), encoding="utf-8")
     stated = provenance((folder / "report.json").read_bytes(), (folder / "SHA256SUMS").read_bytes())
     (folder / "provenance.json").write_bytes(stated)
+    (folder / "report.html").write_bytes(page(json.loads((folder / "report.json").read_bytes())))
+
+
+def test_a_page_of_another_report_is_told_and_none_at_all_is_as_it_was_before_there_were_pages(
+    folder: Path,
+) -> None:
+    shown = (folder / "report.html").read_bytes()
+    (folder / "report.html").write_bytes(shown.replace(b"fp16", b"fp32"))
+    assert "report.html: not the page of report.json" in refusal(folder)
+    (folder / "report.html").unlink()
+    verify_folder(folder)
+
+
+def test_how_another_version_of_bertir_drew_its_page_is_not_judged(folder: Path) -> None:
+    told = json.loads((folder / "report.json").read_bytes()) | {"bertir": "0.0.9"}
+    (folder / "report.json").write_bytes(json.dumps(told).encode())
+    sums = (folder / "SHA256SUMS").read_bytes()
+    (folder / "provenance.json").write_bytes(provenance((folder / "report.json").read_bytes(), sums))
+    verify_folder(folder)
 
 
 def test_what_no_one_without_a_key_can_find_the_key_finds(folder: Path, key: Path, tmp_path: Path) -> None:
