@@ -21,7 +21,7 @@ RUN := $(VENV)/bin/python -m
 .DEFAULT_GOAL := help
 # The virtualenv comes before the engine, which is asked for by it.
 .NOTPARALLEL:
-.PHONY: all test lint engine clean help build dev
+.PHONY: all test lint engine package clean help build dev
 
 all: build engine ## build, verify and publish the IR
 	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
@@ -41,6 +41,10 @@ lint: dev ## ruff, mypy, the locks, and known advisories as of a recorded day
 
 engine: build ## see that a container engine answers; root on Debian or Ubuntu: install one
 	@$(RUN) invoke engine >&2
+
+package: dev ## sdist and wheel, in package/: the same bytes wherever they are made from the same files
+	@SOURCE_DATE_EPOCH="$$(sed -n 's/^source_date_epoch = //p' docker/image.toml)" \
+	  $(RUN) build --no-isolation --outdir package .
 
 clean: ## remove the virtualenv and what was published (`invoke clean --store` empties the store too)
 	@if [ -x $(VENV)/bin/invoke ]; then $(RUN) invoke clean --output '$(OUTPUT)'; fi

@@ -30,12 +30,15 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 # The code of this checkout with the pins of this checkout: a virtualenv that was copied along names another one.
+# (In an installed wheel this file lies beside the pins too, in bertir/project, and the code where pip put it.)
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "src"))
+if (ROOT / "src").is_dir():
+    sys.path.insert(0, str(ROOT / "src"))
 
 # What only some tasks need is imported by them: a build with nothing to do is to answer at once.
 from bertir.errors import BertirError, ConfigurationError
 from bertir.interruption import Interrupted, interruptions
+from bertir.refusal import explain_refusals
 from bertir.report import DEFAULT_HEAD, RESHAPABLE, Request
 from bertir.session import open_session
 from bertir.show import error_json, error_text
@@ -45,22 +48,27 @@ if TYPE_CHECKING:
 
     from bertir.local_checkpoint import Options
 
-FORMAT_HELP = "text or json; progress goes to standard error either way"
+if (
+    running := sys.modules.get("invoke.main")
+) is not None:  # it is: `bertir` (program.py) sees to that by itself
+    explain_refusals(running.program)
+
+FORMAT_HELP = "text or json (default: text); progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
     "model": "a model of `invoke models` (default: its first)",
-    "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it",
-    "vocab-file": "with --checkpoint, where it has no vocab.txt beside it",
-    "bert-config": "with --checkpoint, where it has no bert_config.json beside it",
+    "checkpoint": "your own instead: a directory, or DIR/PREFIX of one of those in it (default: none)",
+    "vocab-file": "with --checkpoint: its vocabulary (default: vocab.txt beside it)",
+    "bert-config": "with --checkpoint: its configuration (default: bert_config.json beside it)",
     "case": "with --checkpoint: cased or uncased (default: as the vocabulary has upper-case letters or none)",
-    "recipe": "reshapable (free batch) or meta-graph (the published graph as it is)",
-    "head": "pooled, sequence (the last layer) or classifier (a fine-tuned checkpoint's probabilities)",
-    "precision": "of the weights: fp16 or fp32",
-    "batch": "rows of the inputs as converted, 1 by default; the IR reshapes to others",
-    "seq-len": "tokens a row, 128 by default; fixed in the graph, at most the model's positions",
+    "recipe": "reshapable (free batch) or meta-graph (the published graph as it is) (default: reshapable)",
+    "head": "pooled, sequence (the last layer) or classifier (a fine-tuned checkpoint's probabilities) (default: pooled)",
+    "precision": "of the weights: fp16 or fp32 (default: fp16)",
+    "batch": "rows of the inputs as converted; the IR reshapes to others (default: 1)",
+    "seq-len": "tokens a row; fixed in the graph, at most the model's positions (default: 128)",
     "task-data": "what run_classifier.py reads: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
     "mirror": MIRROR_HELP,
 }
@@ -164,9 +172,9 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
     auto_shortflags=False,
     help=WHAT_HELP
     | {
-        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD] (default: dist)",
         "offline": OFFLINE_HELP,
-        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "paranoid": PARANOID_HELP,
         "format": FORMAT_HELP,
     },
@@ -219,21 +227,21 @@ def build_ir(
     auto_shortflags=False,
     help={
         "models": "of `invoke models` (default: its first, if there are no checkpoints)",
-        "checkpoints": "your own: directories, or DIR/PREFIX",
-        "vocab-file": "of each of the checkpoints, where it has no vocab.txt beside it",
-        "bert-config": "of each of the checkpoints, where it has no bert_config.json beside it",
-        "case": "of each of the checkpoints: cased or uncased",
+        "checkpoints": "your own: directories, or DIR/PREFIX (default: none)",
+        "vocab-file": "of each of the checkpoints (default: vocab.txt beside it)",
+        "bert-config": "of each of the checkpoints (default: bert_config.json beside it)",
+        "case": "of each of the checkpoints: cased or uncased (default: as its vocabulary has it)",
         "recipes": "reshapable, meta-graph (default: reshapable)",
         "precisions": "fp16, fp32 (default: fp16)",
         "heads": "pooled, sequence, classifier (default: pooled)",
         "batches": "rows of the inputs as converted (default: 1)",
         "seq-lens": "tokens a row (default: 128)",
-        "task-data": "one for all: mrpc, or a folder with a dev.tsv",
+        "task-data": "one for all: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
         "jobs": "how many builds at once (default: one a processor)",
-        "memory": "what they may take together, as 12G (default: what is free); what takes more by itself runs alone",
-        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD]",
+        "memory": "bytes that they may take together, or with a unit as 12G (default: what is free); what takes more by itself runs alone",
+        "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD] (default: dist)",
         "offline": OFFLINE_HELP,
-        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network",
+        "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "mirror": MIRROR_HELP,
         "paranoid": PARANOID_HELP,
         "format": FORMAT_HELP,
@@ -300,7 +308,11 @@ def build_matrix(
 
 @task(
     auto_shortflags=False,
-    help={"archive": "write the image to this file instead", "offline": OFFLINE_HELP, "format": FORMAT_HELP},
+    help={
+        "archive": "write the image to this file, for Docker, podman and skopeo (default: none, it is loaded)",
+        "offline": OFFLINE_HELP,
+        "format": FORMAT_HELP,
+    },
 )
 def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
@@ -317,11 +329,11 @@ def image(_: Context, archive: str = "", offline: bool = False, format_: str = "
 @task(
     auto_shortflags=False,
     help={
-        "model": "whose materials (default: the first)",
-        "bundle": "write them to this file",
+        "model": "whose materials (default: the first of `invoke models`)",
+        "bundle": "write them to this file too (default: none)",
         "mirror": MIRROR_HELP,
-        "task-data": "mrpc: its files too, split as run_classifier.py reads them",
-        "output": "write train.tsv, dev.tsv and test.tsv to this folder",
+        "task-data": "mrpc: its files too, split as run_classifier.py reads them (default: none)",
+        "output": "write train.tsv, dev.tsv and test.tsv to this folder (default: none, they stay in the store)",
         "format": FORMAT_HELP,
     },
 )
@@ -355,14 +367,14 @@ def fetch(
     auto_shortflags=False,
     positional=["folder"],
     help={
-        "folder": "a published one, as dist/MODEL/VARIANT",
-        "key": "a public key (PEM) that must have signed it",
+        "folder": "needed: a published one, as dist/MODEL/VARIANT",
+        "key": "a public key (PEM) that must have signed it (default: none, no signature is asked for)",
         "rebuild": "build it again from its provenance alone, in a fresh store, and compare the bits",
-        "checkpoint": "with --rebuild of a checkpoint of your own: where it is",
-        "vocab-file": "with --checkpoint, as in build-ir",
-        "bert-config": "with --checkpoint, as in build-ir",
-        "task-data": "with --rebuild of what was built with a folder of your own",
-        "bundle": "with --rebuild: take the materials from this file, and no network",
+        "checkpoint": "with --rebuild of a checkpoint of your own: where it is (default: none)",
+        "vocab-file": "with --checkpoint: its vocabulary (default: vocab.txt beside it)",
+        "bert-config": "with --checkpoint: its configuration (default: bert_config.json beside it)",
+        "task-data": "with --rebuild of what was built with a folder of your own: where it is (default: none)",
+        "bundle": "with --rebuild: take the materials from this file, and no network (default: none)",
         "mirror": MIRROR_HELP,
         "format": FORMAT_HELP,
     },
@@ -406,8 +418,8 @@ def verify(
     auto_shortflags=False,
     positional=["folder"],
     help={
-        "folder": "a published one, as dist/MODEL/VARIANT",
-        "key": "your private key (PEM, ed25519; BERTIR_KEY_PASSPHRASE if it has one)",
+        "folder": "needed: a published one, as dist/MODEL/VARIANT",
+        "key": "needed: your private key (PEM, ed25519; BERTIR_KEY_PASSPHRASE if it has one)",
         "format": FORMAT_HELP,
     },
 )
@@ -421,7 +433,10 @@ def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
 
 @task(
     auto_shortflags=False,
-    help={"key": "file of the private key; the public one is put beside it as .pub", "format": FORMAT_HELP},
+    help={
+        "key": "needed: file of the private key; the public one is put beside it as .pub",
+        "format": FORMAT_HELP,
+    },
 )
 def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     """Make a key pair to sign with. Example: `invoke keygen --key release.key`."""
@@ -436,7 +451,7 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     help={
         # Not positional: invoke has no positional argument that may be left out.
         "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
-        "output": "write it to this file; without it, to standard output",
+        "output": "write it to this file (default: standard output)",
         "offline": OFFLINE_HELP,
         "format": "json, the document itself, or text, a table (default: json; with --output: of what was written, text)",
     },
@@ -469,7 +484,7 @@ def models(_: Context, format_: str = "text") -> None:
 @task(
     auto_shortflags=False,
     help={
-        "only": "source, image, host or bench (what `invoke bench` compares with, which no other call writes)",
+        "only": "source, image, host or bench (what `invoke bench` compares with, which no other call writes) (default: the first three; with --check, all)",
         "check": "write nothing, fail if a lock is stale",
         "format": FORMAT_HELP,
     },
@@ -485,8 +500,8 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 @task(
     auto_shortflags=False,
     help={
-        "output": "folder of published builds",
-        "store": "remove the store too",
+        "output": "folder of published builds (default: dist)",
+        "store": "remove the store too, all of it",
         "image": "and the loaded image",
     },
 )
@@ -502,7 +517,7 @@ def clean(_: Context, output: str = "dist", store: bool = False, image: bool = F
     auto_shortflags=False,
     help={
         "older-than": "not used for so long: a number with a unit of s, m, h, d, w (default: 30d, if --max-size isn't given)",
-        "max-size": "then the longest unused, until so much is left: bytes, or with a unit as 500M, 20G, 20Gi",
+        "max-size": "then the longest unused, until so much is left: bytes, or with a unit as 500M, 20G, 20Gi (default: no limit)",
         "dry-run": "say what would be removed, and remove nothing",
         "format": FORMAT_HELP,
     },
@@ -553,9 +568,9 @@ def doctor(_: Context, store: bool = False, offline: bool = False, format_: str 
     | {
         "vary": "names of variations, with commas between (default: all that this machine can vary)",
         "each": "one rebuild a variation, and one with nothing varied, instead of one with all of them",
-        "times": "how often each rebuild is done",
+        "times": "how often each rebuild is done (default: 1)",
         "skip-image": "don't assemble the image anew",
-        "keep": "do it in this empty folder, and leave it there to look at",
+        "keep": "do it in this empty folder, and leave it there to look at (default: a temporary one)",
         "format": FORMAT_HELP,
     },
 )
@@ -611,7 +626,7 @@ def check(
 
 @task
 def engine(_: Context) -> None:
-    """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does."""
+    """See that a container engine answers; root on Debian or Ubuntu: install and start one if none does. Example: `invoke engine`."""
     from bertir import commands
 
     with exit_statuses():
@@ -624,7 +639,7 @@ def engine(_: Context) -> None:
         "quick": "the tiny shape alone, each once: to see that it works; no page changes",
         "rounds": "at most so many repetitions of each (default: 3 to 7, and 1 of what takes very long)",
         "cache": "folder of what is kept between runs (default: ~/.cache/bertir-bench; it takes 7 GB)",
-        "render": "measure nothing, and write the page of this file of benchmarks/results",
+        "render": "measure nothing, and write the page of this file of benchmarks/results (default: none)",
         "format": FORMAT_HELP,
     },
 )
@@ -661,7 +676,7 @@ def bench(
 
 @task
 def golden(context: Context) -> None:
-    """Rewrite the expected digests of tests/golden from real builds; needs what the tests need."""
+    """Rewrite the expected digests of tests/golden from real builds; needs what the tests need. Example: `invoke golden`."""
     with exit_statuses():
         context.run(
             f"{shlex.quote(sys.executable)} -m pytest tests/integration tests/e2e --rewrite-golden -k golden"
@@ -671,10 +686,10 @@ def golden(context: Context) -> None:
 @task(
     auto_shortflags=False,
     help={
-        "database": "hold the pins against this Git checkout of an advisory database, and write security/examined.json",
+        "database": "hold the pins against this Git checkout of an advisory database, and write security/examined.json (default: none)",
         "online": "ask pip-audit's service too, what is known today",
-        "service": "with --online: URL of another service with OSV's interface",
-        "format": "text, json, or markdown as in docs/vulnerabilities.md",
+        "service": "with --online: URL of another service with OSV's interface (default: pip-audit's own)",
+        "format": "text, json, or markdown as in docs/vulnerabilities.md (default: text)",
     },
 )
 def audit(

@@ -11,6 +11,7 @@ from bertir import materials, pipeline, show
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
 from bertir.model import load_models, named_or_first
+from bertir.nearest import did_you_mean
 from bertir.task_data import MRPC
 from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
 
@@ -167,7 +168,9 @@ BENCH_LOCK = "bench"
 def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
     known = (*LOCKS, BENCH_LOCK)
     if only and only not in known:
-        raise ConfigurationError(f"--only must be one of {', '.join(known)}, and is {only!r}")
+        raise ConfigurationError(
+            f"--only must be one of {', '.join(known)}, and is {only!r}", advice=did_you_mean(only, known)
+        )
     chosen = [only] if only else list(known if check else LOCKS)
     if not check:
         _write_locks(session, chosen)

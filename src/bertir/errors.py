@@ -1,14 +1,17 @@
 """Everything that may go wrong, with an exit status each.
 
 `str(error)` is the user's message: what failed, what was expected and found.
-`error.advice` is what to run or do next. Only `tasks.py` turns an error into an exit status.
+`error.advice` is what to run or do next, by the name that bertir was called by. Only `tasks.py` turns an error into an exit status.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from bertir.installed import as_called, is_installed
 from bertir.redact import printable
+
+REINSTALL = "A file of the installed package was changed. Install bertir again: pip install --force-reinstall"
 
 
 class BertirError(Exception):
@@ -17,8 +20,8 @@ class BertirError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *, advice: str = "") -> None:
-        super().__init__(_harmless(message))
-        self.advice = _harmless(advice)
+        super().__init__(as_called(_harmless(message)))
+        self.advice = as_called(_harmless(advice))
 
 
 def _harmless(text: str) -> str:
@@ -40,6 +43,10 @@ class LockError(BertirError):
     """A lock file is missing, unreadable or can't be resolved."""
 
     exit_status = 3
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        # Whoever installed bertir has nothing to restore or resolve: the wheel's files are as they were published.
+        super().__init__(message, advice=REINSTALL if is_installed() else advice)
 
 
 class StaleLockError(LockError):

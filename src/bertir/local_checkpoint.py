@@ -19,6 +19,7 @@ from bertir.digest import read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
 from bertir.hint import LARGE_BYTES
 from bertir.model import HUGGING_FACE
+from bertir.nearest import did_you_mean
 from bertir.redact import shown
 from bertir.steady import Marks
 from bertir.store import Artifact
@@ -111,7 +112,10 @@ def find_checkpoint(options: Options) -> LocalCheckpoint:
         ConfigurationError: some are missing or can't be read, or it isn't clear which are meant; says what to pass.
     """
     if options.case and options.case not in CASES:
-        raise ConfigurationError(f"--case must be cased or uncased, and is {shown(options.case)}")
+        raise ConfigurationError(
+            f"--case must be cased or uncased, and is {shown(options.case)}",
+            advice=did_you_mean(options.case, CASES),
+        )
     try:
         return _find(options)
     except OSError as error:  # a folder that may not be entered, a name that is too long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -10,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.nearest import did_you_mean
 from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
 from bertir.toml_text import read_toml
@@ -177,11 +177,9 @@ def find_model(models: Mapping[str, Model], name: str) -> Model:
     """
     if name in models:
         return models[name]
-    near = difflib.get_close_matches(name, models, n=1)
-    suggestion = f"Did you mean {near[0]}? " if near else ""
     raise ConfigurationError(
         f"there is no model named {shown(name)} (there are: {', '.join(models)})",
-        advice=f"{suggestion}`invoke models` lists them.",
+        advice=f"{did_you_mean(name, models)} `invoke models` lists them.".lstrip(),
     )
 
 

@@ -26,6 +26,7 @@ from bertir.materials import (
     require_git,
 )
 from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
+from bertir.nearest import did_you_mean
 from bertir.page_step import page_of
 from bertir.parity import judge
 from bertir.preflight import require_room
@@ -177,7 +178,10 @@ def check(request: Request) -> None:
         ("--head", request.head, HEADS),
     ):
         if value not in allowed:
-            raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, and is {value!r}")
+            raise ConfigurationError(
+                f"{name} must be {' or '.join(allowed)}, and is {value!r}",
+                advice=did_you_mean(value, allowed),
+            )
     for name, number, least, most in (
         ("--batch", request.batch, 1, MOST_ROWS),
         ("--seq-len", request.seq_len, LEAST_TOKENS, None),  # its upper bound is the model's

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.errors import EngineError
+from bertir.installed import PACKAGE, PROJECT, is_installed
 from bertir.publish import REPORT, SUMS
 from bertir.store import Blob, Store
 from bertir.variations import OTHER_ID
@@ -101,8 +102,13 @@ def prepared(supplies: Supplies, conditions: Conditions, work: Path) -> Iterator
 def _copy_checkout(layout: Layout, target: Path) -> None:
     """Copy what a build reads, and no more: a checkout may hold whatever else its user keeps there."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in (layout.root / "src", layout.docker, layout.patches):
+    for folder in (layout.docker, layout.patches):
         shutil.copytree(folder, target / folder.name, ignore=ignored)
+    if is_installed():  # laid out as a checkout all the same
+        ignored = shutil.ignore_patterns("__pycache__", PROJECT)
+        shutil.copytree(PACKAGE, target / "src" / PACKAGE.name, ignore=ignored)
+    else:
+        shutil.copytree(layout.root / "src", target / "src", ignore=ignored)
     for file in (layout.root / "models.toml", layout.task_data):
         shutil.copy2(file, target / file.name)
 

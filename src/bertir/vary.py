@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
+from bertir.nearest import did_you_mean
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -108,8 +109,10 @@ def parse_names(text: str, known: Sequence[Variation]) -> tuple[Variation, ...]:
     names = [name.strip() for name in text.split(",")]
     by_name = {variation.name: variation for variation in known}
     if unknown := sorted(set(names) - by_name.keys()):
+        advice = [did_you_mean(name, by_name) for name in unknown]
         raise ConfigurationError(
-            f"--vary has no {', '.join(map(repr, unknown))}", advice=f"There are: {', '.join(by_name)}."
+            f"--vary has no {', '.join(map(repr, unknown))}",
+            advice=" ".join([*filter(None, advice), f"There are: {', '.join(by_name)}."]),
         )
     return tuple(variation for variation in known if variation.name in names)
 

@@ -352,13 +352,67 @@ def test_what_this_machine_can_not_vary_is_status_2_if_it_was_asked_for_by_name(
     assert "umask:" not in ended.err
 
 
+BUILD_IR = "`invoke --help build-ir` lists them."
+ALL_TASKS = "`invoke --list` lists them."
+
+
 @pytest.mark.parametrize(
-    "arguments", [("build-ir", "--no-such-option"), ("no-such-task",), ("models", "--format")]
+    ("arguments", "told"),
+    [
+        ("buld-ir", f"there is no task named 'buld-ir'\nDid you mean build-ir? {ALL_TASKS}"),
+        ("build_ir", f"there is no task named 'build_ir'\nDid you mean build-ir? {ALL_TASKS}"),
+        ("no-such-task", f"there is no task named 'no-such-task'\n{ALL_TASKS}"),
+        ("a'b\x1b", f'there is no task named "a\'b\\x1b"\n{ALL_TASKS}'),
+        ("--help doctr", f"there is no task named 'doctr'\nDid you mean doctor? {ALL_TASKS}"),
+        (
+            "build-ir fp32",
+            f"there is no task named 'fp32' (after build-ir, which takes no such argument)\n{ALL_TASKS}",
+        ),
+        (
+            "build-ir --precison fp32",
+            f"build-ir has no option --precison\nDid you mean --precision? {BUILD_IR}",
+        ),
+        (
+            "build-ir --precison=fp32",
+            f"build-ir has no option --precison\nDid you mean --precision? {BUILD_IR}",
+        ),
+        ("build-ir --qwx", f"build-ir has no option --qwx\n{BUILD_IR}"),
+        ("--versoin", "there is no option --versoin\nDid you mean --version? `invoke --help` lists them."),
+        ("models --format", "--format needs a value, and was given none\n`invoke --help models` says more."),
+        (
+            "build-ir --seq-len",
+            "--seq-len needs a value, and was given none\n`invoke --help build-ir` says more.",
+        ),
+        ("verify", "verify needs FOLDER, and was given none\n`invoke --help verify` says more."),
+    ],
 )
-def test_what_invoke_refuses_is_one_line(project: Project, arguments: tuple[str, ...]) -> None:
-    ended = project.invoke(*arguments)
-    assert ended.status != 0
-    assert len((ended.out + ended.err).strip().splitlines()) == 1
+def test_what_can_not_be_parsed_is_status_2_and_says_what_was_meant(
+    project: Project, arguments: str, told: str
+) -> None:
+    ended = project.invoke(*arguments.split(" "))
+    assert (ended.status, ended.out, ended.err) == (2, "", f"error: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ("build-ir --model all-minilm-l6", "Did you mean all-minilm-l6-v2? `invoke models` lists them."),
+        ("build-ir --recipe reshapeable", "Did you mean reshapable?"),
+        ("build-ir --head sequnce", "Did you mean sequence?"),
+        ("build-ir --precision fp", "Did you mean fp32?"),
+        ("build-ir --checkpoint src --case uncase", "Did you mean uncased?"),
+        ("build-matrix --heads pooled,clasifier", "Did you mean classifier?"),
+        ("lock --only sorce", "Did you mean source?"),
+        ("check --vary umsk", "Did you mean umask? There are: "),
+        ("build-ir --precision int8", ""),
+    ],
+)
+def test_a_mistyped_value_is_answered_by_the_nearest(project: Project, arguments: str, advice: str) -> None:
+    ended = project.invoke(*arguments.split())
+    assert (ended.status, ended.out) == (2, "")
+    _, _, rest = ended.err.rstrip("\n").partition("\n")
+    assert rest.startswith(advice)
+    assert bool(rest) == bool(advice)
 
 
 def test_an_unknown_lock_is_status_2(project: Project) -> None:
