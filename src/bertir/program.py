@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from invoke.parser.argument import Argument
 
-# Of invoke's own options: those that no task of bertir's could heed (--pty, --sudo, --dry, …) are left out.
-_OPTIONS = ("help", "list", "print-completion-script", "version")
-_QUIET_OPTIONS = (
-    "complete",
-    "debug",
-    "list-depth",
-    "list-format",
-    "write-pyc",
-)  # there, and not worth a line
+# Of invoke's own options: those that no task of bertir's could heed (--pty, --dry, --hide, …) are left out.
+_OPTIONS = {
+    "help": "Show this, or what a task does and takes.",
+    "list": "List the tasks.",
+    "print-completion-script": "Print the completion script of a shell: bash, zsh or fish.",
+    "version": "Show the version.",
+}
+# There, and not worth a line of help.
+_QUIET_OPTIONS = ("complete", "debug", "list-depth", "list-format", "write-pyc")
 _LIST_FORMATS = ("flat", "nested", "json")
 
 
@@ -52,7 +52,12 @@ class Command(Program):
         """Merge nothing: the options that would change it are left out."""
 
     def core_args(self) -> list[Argument]:
-        return [one for one in super().core_args() if one.name in (*_OPTIONS, *_QUIET_OPTIONS)]
+        kept = [one for one in super().core_args() if one.name in (*_OPTIONS, *_QUIET_OPTIONS)]
+        for one in kept:
+            one.help = _OPTIONS.get(str(one.name), one.help)
+            if one.name == "list":
+                one.kind, one.optional = bool, False  # there are no namespaces to name
+        return kept
 
     def print_help(self) -> None:
         print("Usage: bertir TASK [--options]\n")

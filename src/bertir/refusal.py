@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 import re
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit, ParseError
@@ -41,12 +44,27 @@ def _explained(program: Program, parse: Callable[..., None]) -> Callable[..., No
 @contextlib.contextmanager
 def _explaining(program: Program) -> Iterator[None]:
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # help and lists are printed in here
     except ParseError as error:
         contexts = program.parser.contexts if hasattr(program, "parser") else {}
         message, advice = _refusal(str(error), error.context, contexts, program.initial_context)
         text = f"error: {message}\n{as_called(advice)}".rstrip()
         raise Exit("\n".join(map(printable, text.split("\n"))), 2) from error
+    except BrokenPipeError as error:
+        # Who read the help has gone; Python would say so once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=128 + signal.SIGPIPE) from error
+    except ValueError as error:
+        # Of `--list-depth x`, which nobody needs, and of `-T x` of invoke: the option isn't named.
+        if "invalid literal for int" not in str(error):
+            raise
+        raise Exit(
+            f"error: an option takes a whole number, and was given {_last_word(str(error))}", 2
+        ) from error
 
 
 def _refusal(
@@ -66,6 +84,10 @@ def _refusal(
     if missing := re.search(r"did not receive required positional arguments: (.+)", text):
         return f"{task} needs {missing[1].replace(chr(39), '').upper()}, and was given none", help_
     return text, help_
+
+
+def _last_word(text: str) -> str:
+    return printable(text.rpartition(": ")[2])
 
 
 def _unquoted(text: str) -> str:

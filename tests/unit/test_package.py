@@ -156,6 +156,23 @@ def test_the_help_of_a_task_is_in_the_name_that_was_typed(installed: Installed, 
     assert "invoke" not in told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--list-format yaml --list", "--list-format must be one of flat, nested, json, and is 'yaml'"),
+        ("--list-depth x --list", "an option takes a whole number, and was given 'x'"),
+        ("--pty models", "there is no option --pty"),
+        ("--list build-i", "there is no task named 'build-i'\nDid you mean build-ir?"),
+    ],
+)
+def test_an_option_before_the_task_is_refused_as_one_after_it(
+    installed: Installed, tmp_path: Path, arguments: str, told: str
+) -> None:
+    ended = installed.run(tmp_path, *arguments.split())
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {told}")
+
+
 @pytest.mark.parametrize("task", CHECKOUT_TASKS)
 def test_a_task_that_needs_a_checkout_says_so(installed: Installed, tmp_path: Path, task: str) -> None:
     ended = installed.run(tmp_path, task)

@@ -393,6 +393,22 @@ def test_what_can_not_be_parsed_is_status_2_and_says_what_was_meant(
     assert (ended.status, ended.out, ended.err) == (2, "", f"error: {told}\n")
 
 
+@pytest.mark.parametrize("arguments", ["--list", "--help build-ir"])
+def test_help_that_nobody_reads_to_its_end_is_no_traceback(project: Project, arguments: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        project.command(*arguments.split()),
+        cwd=project.root,
+        env=project.environment,
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
