@@ -20,6 +20,7 @@ from bertir.errors import BertirError, FetchError
 from bertir.estimate import image_works, peak
 from bertir.host_lock import check_host_locks
 from bertir.image import locked_image
+from bertir.installed import as_called
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.materials import missing_materials, require_git
@@ -70,7 +71,7 @@ def good(name: str, found: str) -> Finding:
 
 
 def note(name: str, found: str, advice: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.NOTE, found=found, advice=advice)
+    return Finding(name=name, verdict=Verdict.NOTE, found=found, advice=as_called(advice))
 
 
 def wrong(name: str, error: BertirError) -> Finding:

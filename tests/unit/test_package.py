@@ -193,6 +193,38 @@ def test_models_and_advice_come_from_the_wheel_and_in_its_name(installed: Instal
     assert "invoke" not in offline.stderr
 
 
+def test_doctor_looks_at_the_locks_of_the_wheel_and_advises_in_its_name(
+    installed: Installed, tmp_path: Path
+) -> None:
+    engine = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    offline = installed.run(tmp_path, "doctor", "--offline", "--format", "json", **engine)
+    findings = {one["name"]: one for one in json.loads(offline.stdout)["findings"]}
+    locks = [name for name in findings if name.endswith(" lock")]
+    assert [(name, findings[name]["verdict"]) for name in locks] == [
+        ("image lock", "good"),
+        ("source lock", "good"),  # and no "host lock": that is of a checkout's virtualenv
+    ]
+    nobody = "http://127.0.0.1:9"
+    around = {
+        "BERTIR_MIRROR": nobody,
+        "BERTIR_DEBIAN_MIRROR": nobody,
+        "BERTIR_BERT_URL": f"file://{tmp_path}",
+    }
+    asked = installed.run(
+        tmp_path,
+        "doctor",
+        "--format",
+        "json",
+        PIP_INDEX_URL=nobody,
+        PIP_CONFIG_FILE=os.devnull,
+        **around,
+        **engine,
+    )
+    advice = [one["advice"] for one in json.loads(asked.stdout)["findings"]]
+    assert any("`bertir models`" in one for one in advice)
+    assert not any("invoke " in one for one in advice)
+
+
 def test_a_lock_of_the_wheel_that_was_changed_asks_for_another_installation(
     package: Package, tmp_path: Path
 ) -> None:
