@@ -59,7 +59,7 @@ def both(builder: Builder, tmp_path_factory: pytest.TempPathFactory) -> Both:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    around = {"PATH": path, "BERTIR_STORE": str(folder / "its-store"), **model.environment}
+    around = {"PATH": path, "PYTHONPATH": "", "BERTIR_STORE": str(folder / "its-store"), **model.environment}
     return Both(
         checkout=checkout,
         elsewhere=Checkout(root=folder / "elsewhere", environment=around),
