@@ -56,6 +56,7 @@ if (
 FORMAT_HELP = "text or json (default: text); progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
+ENGINE_HELP = "what runs the steps: docker, or local (default: BERTIR_ENGINE, or local inside bertir's image and else docker)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
@@ -176,6 +177,7 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "paranoid": PARANOID_HELP,
+        "engine": ENGINE_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -197,6 +199,7 @@ def build_ir(
     mirror: str = "",
     task_data: str = "",
     paranoid: bool = False,
+    engine: str = "",
     format_: str = "text",
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
@@ -218,6 +221,7 @@ def build_ir(
                 bundle=bundle,
                 mirror=mirror,
                 paranoid=paranoid,
+                engine=engine,
                 as_json=format_ == "json",
             )
         )
@@ -244,6 +248,7 @@ def build_ir(
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "mirror": MIRROR_HELP,
         "paranoid": PARANOID_HELP,
+        "engine": ENGINE_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -267,6 +272,7 @@ def build_matrix(
     bundle: str = "",
     mirror: str = "",
     paranoid: bool = False,
+    engine: str = "",
     format_: str = "text",
 ) -> None:
     """Build every combination of lists (commas between), several at once; a failure stops no other. Example: `invoke build-matrix --precisions fp16,fp32 --heads pooled,sequence --jobs 2`."""
@@ -297,6 +303,7 @@ def build_matrix(
                 bundle=bundle,
                 mirror=mirror,
                 paranoid=paranoid,
+                engine=engine,
             ),
             as_json=format_ == "json",
         )

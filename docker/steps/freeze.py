@@ -8,7 +8,8 @@ from pathlib import Path
 
 from said import run as run_program
 
-SCRIPT = Path("/in/source/run_classifier.py")
+# Beside /step, where this program is, also where that isn't at the root.
+SCRIPT = Path(__file__).parents[1] / "in/source/run_classifier.py"
 
 
 def main() -> None:

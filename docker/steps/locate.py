@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-LEFT, RIGHT = Path("/in/left"), Path("/in/right")
+INPUTS = Path(__file__).parents[1] / "in"
+LEFT, RIGHT = INPUTS / "left", INPUTS / "right"
 SHOWN = 60  # characters of a value
 
 

@@ -1,5 +1,7 @@
 """A builder: the store, the fetcher and the engine that a build uses, and how it runs a step with them.
 
+What steps run in is a runtime's (runtime.py); the image, which containers are made of, is here.
+
 Nothing is opened before it is needed: a build with nothing to do asks no engine.
 """
 
@@ -17,6 +19,7 @@ from bertir import __version__, emptying
 from bertir.container_step import ContainerStep
 from bertir.derivation import MOMENT, Realised, realise
 from bertir.digest import Digest, tree_digest
+from bertir.engines import DOCKER, ImageGoneError
 from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
 from bertir.intent import load_intent
@@ -24,6 +27,7 @@ from bertir.lock import load_image_lock
 from bertir.model import load_models
 from bertir.progress import State
 from bertir.runner import AMISS, Runner
+from bertir.runtime import chosen_runtime
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bertir.derivation import Derivation, Outcome
-    from bertir.engine import Engine
+    from bertir.engine import Engine as ContainerEngine
+    from bertir.engines import Engine
     from bertir.fetch import Fetcher
     from bertir.image import Image
     from bertir.intent import ImageIntent
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from bertir.model import Model
     from bertir.progress import Progress
     from bertir.runner import Running
+    from bertir.runtime import Runtime
     from bertir.store import Blob, Store
 
 
@@ -71,6 +77,9 @@ class Builder:
     """Realises steps. A context manager: it closes the engine's connection, if it had to open one.
 
     While it is open, `invoke gc` takes nothing that it uses.
+
+    Args:
+        chosen: the engine that runs steps, by its name (engines.py).
     """
 
     def __init__(
@@ -82,7 +91,9 @@ class Builder:
         environment: Mapping[str, str],
         progress: Progress,
         surroundings: Surroundings | None = None,
+        chosen: str = DOCKER,
     ) -> None:
+        self.chosen = chosen
         self.surroundings = surroundings or Surroundings()
         self.layout = layout
         self.store = store
@@ -148,7 +159,22 @@ class Builder:
         return facts | ({"commit": commit} if (commit := committed(self.layout.root)) else {})
 
     @cached_property
+    def runtime(self) -> Runtime:
+        """What steps run in.
+
+        Raises:
+            ConfigurationError, ImageError: they can't run in that, here.
+        """
+        return chosen_runtime(self, self.chosen)
+
+    @cached_property
     def engine(self) -> Engine:
+        """What runs steps."""
+        return self.runtime.engine()
+
+    @cached_property
+    def containers(self) -> ContainerEngine:
+        """The container engine."""
         from bertir.engine import connect
 
         engine = self._stack.enter_context(connect(self.environment, folder=self.store.root))
@@ -163,13 +189,11 @@ class Builder:
         return engine
 
     def reap(self) -> None:
-        """Remove what killed builds left: their containers first, as one that runs on may still write to its volume."""
+        """Remove what killed builds left."""
         if self.store.abandoned():
             # Without an engine none of its containers runs, or none can be asked; a lock may be what is to be made anew.
             with contextlib.suppress(BertirError):
-                image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
-                if image is not None:
-                    self._clear_leftovers(image)
+                self.runtime.reap()
         self.store.sweep()
 
     # steps
@@ -235,20 +259,20 @@ class Builder:
         Raises:
             StepError, EngineError: see `Engine.run`.
         """
-        derivation = step.derivation(self.lock.image_id)
+        derivation = step.derivation(self.runtime.identity)
         if derivation.key in self._begun:
             begun, ends = self._begun.pop(derivation.key)
             with ends:
                 return self.realise(derivation, lambda: self._runner.finish(begun), locked=True)
 
-        return self.realise(derivation, lambda: self._run(step, self.load_image, ahead, beside))
+        return self.realise(derivation, lambda: self._run(step, self.runtime.provide, ahead, beside))
 
     def _begin(self, step: ContainerStep, image: str) -> None:
         """Start a step, and don't wait for it; unless it was begun, or is in the store, or somebody runs it.
 
         If it can't be started, it is when its turn comes, and says then what is amiss.
         """
-        derivation = step.derivation(self.lock.image_id)
+        derivation = step.derivation(self.runtime.identity)
         if derivation.key in self._begun:
             return
         with contextlib.suppress(*AMISS), contextlib.ExitStack() as stack:
@@ -258,13 +282,13 @@ class Builder:
                 return
             running = self._runner.start(step, image)
             stack.callback(running.ends.close)
-            self.progress.say(step.name, "running in the container, beside", State.RUNNING)
+            self.progress.say(step.name, f"running {self.runtime.where}, beside", State.RUNNING)
             self._begun[derivation.key] = running, stack.pop_all()
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
-        """Start steps that are to run in any case, before their inputs are there; if the image is loaded and the engine does it."""
+        """Start steps that are to run in any case, before their inputs are there; if what they run in is there, and the engine does it."""
         with contextlib.suppress(EngineError):
-            image = self.engine.find_image((self.lock.image_id, self.lock.manifest))
+            image = self.runtime.find()
             if image is not None:
                 self._runner.start_ahead(steps, image)
 
@@ -276,8 +300,6 @@ class Builder:
         beside: Iterable[ContainerStep] = (),
     ) -> Outcome:
         """Run a step in the image that `image` gives the ID of, loading it if need be; it is asked again if it went."""
-        from bertir.engine import ImageGoneError
-
         try:
             return self._run_in(step, image(), ahead, beside)
         except ImageGoneError:
@@ -287,22 +309,22 @@ class Builder:
     def _run_in(
         self, step: ContainerStep, image: str, ahead: Iterable[ContainerStep], beside: Iterable[ContainerStep]
     ) -> Outcome:
-        self._clear_leftovers(image)
+        self.clear_leftovers(image)
         running = self._runner.start(step, image)
         with running.ends:
-            self.progress.say(step.name, "running in the container", State.RUNNING)
+            self.progress.say(step.name, f"running {self.runtime.where}", State.RUNNING)
             for other in beside:
                 self._begin(other, image)
             self._runner.start_ahead(ahead, image)
             return self._runner.finish(running)
 
-    def _clear_leftovers(self, image: str) -> None:
+    def clear_leftovers(self, image: str) -> None:
         """Remove what killed builds left that this user may not: folders that a step's user made."""
-        from bertir.container import VOLUME, empty
+        from bertir.container import VOLUME
 
         for folder in self.store.abandoned():
             if (folder / VOLUME).is_dir():
-                empty(self.engine, image, folder / VOLUME)
+                self.engine.empty(image, folder / VOLUME)
                 emptying.removed(folder)
 
     # the image
@@ -316,7 +338,7 @@ class Builder:
         """
 
         def assembled() -> Image:
-            require_room_for_image(self.store, self.lock, self.engine.image_folder())
+            require_room_for_image(self.store, self.lock, self.containers.image_folder())
             return self.assemble_image()
 
         return self._loaded(self.lock.image_id, self.lock.manifest, assembled)
@@ -324,14 +346,14 @@ class Builder:
     def _loaded(self, image_id: Digest, manifest: Digest, image: Callable[[], Image]) -> str:
         """Give the ID of a loaded image; of several processes that lack it one loads it, and the others wait."""
         # Asked each time, not remembered: somebody may remove it between two steps.
-        if found := self.engine.find_image((image_id, manifest)):
+        if found := self.containers.find_image((image_id, manifest)):
             return found
 
         def waiting() -> None:
             self.progress.say("image", "waiting for another process that loads it", State.WAITING)
 
         with self.store.lock(f"load-{image_id.hex}", waiting=waiting, after=MOMENT):
-            return self.engine.find_image((image_id, manifest)) or self._load(image())
+            return self.containers.find_image((image_id, manifest)) or self._load(image())
 
     def remove_image(self) -> None:
         """Remove the locked image, and the interpreter's, from the engine; a user's own tags of them stay."""
@@ -339,12 +361,12 @@ class Builder:
 
         debian = next(layer for layer in self.lock.layers if layer.name == "debian")
         for image in (locked_image(self.intent, self.lock), interpreter_image(self.intent, debian)):
-            self.engine.remove_image(image.reference)
+            self.containers.remove_image(image.reference)
 
-    def has_image(self) -> bool:
-        """Whether an engine answers and has the locked image."""
+    def is_provided(self) -> bool:
+        """Whether what steps run in is there, and an engine that answers has it."""
         try:
-            return self.engine.find_image((self.lock.image_id, self.lock.manifest)) is not None
+            return self.runtime.find() is not None
         except EngineError:
             return False
 
@@ -379,7 +401,7 @@ class Builder:
             "image", f"loading {image.reference}, {size / 1e6:.0f} MB, into the engine", State.RUNNING
         )
         chunks = self.progress.counted("image", "loading", archive(self.store, image), size)
-        loaded = self.engine.load_image(chunks, image.reference, (image.id, image.manifest_digest))
+        loaded = self.containers.load_image(chunks, image.reference, (image.id, image.manifest_digest))
         self.progress.say("image", f"loaded as {image.reference}", State.DONE)
         return loaded
 

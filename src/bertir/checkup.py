@@ -105,9 +105,9 @@ def _git() -> Finding:
 def _engine(builder: Builder) -> Iterator[Finding]:
     size = sum(layer.size for layer in builder.lock.layers)
     try:
-        facts = builder.engine.facts()
-        limits = builder.engine.not_limited
-        loaded = builder.has_image()
+        facts = builder.containers.facts()
+        limits = builder.containers.not_limited
+        loaded = builder.is_provided()
     except BertirError as error:
         yield wrong("engine", error)
         return
@@ -136,7 +136,7 @@ def _store(builder: Builder) -> Finding:
 
 def _disk(builder: Builder) -> Finding:
     free = free_bytes(builder.store.root)
-    needed = FULL_BYTES + (0 if builder.has_image() else peak(image_works(builder.store, builder.lock)))
+    needed = FULL_BYTES + (0 if builder.is_provided() else peak(image_works(builder.store, builder.lock)))
     found = f"{free / 1e6:.0f} MB free where the store is"
     if free >= needed:
         return good("disk", found)

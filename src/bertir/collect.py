@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bertir.emptying import remove
 from bertir.locking import folder_lock, locked_if_free
-from bertir.store import StoreError
+from bertir.store import VIRTUALENVS, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +62,7 @@ class Collected:
     records: int
     downloads: int
     logs: int
+    virtualenvs: int
     bytes: int
     kept: int
     in_use: int
@@ -96,6 +97,7 @@ def collect(store: Store, rules: Rules) -> Collected:
         records=_count(store, "records", gone),
         downloads=_count(store, "downloads", gone),
         logs=_count(store, "logs", gone),
+        virtualenvs=_count(store, VIRTUALENVS, gone),
         bytes=sum(item.size for item in gone),
         kept=sum(item.size for item in everything if item.path not in paths),
         in_use=sum(item.size for item in chosen if item.path not in paths),
@@ -119,11 +121,17 @@ def _chosen(everything: Iterable[Item], rules: Rules, now: int) -> list[Item]:
 
 
 def _items(store: Store) -> Iterator[Item]:
-    for pattern in ("objects/*/*", "records/*/*.json", "downloads/*", "logs/*", "hints/*"):
+    patterns = ("objects/*/*", "records/*/*.json", "downloads/*", "logs/*", "hints/*", f"{VIRTUALENVS}/*")
+    for pattern in patterns:
         for path in store.root.glob(pattern):
             with contextlib.suppress(FileNotFoundError):  # gone since: another collector's
                 status = path.lstat()
-                yield Item(path=path, size=status.st_size, used_ns=status.st_mtime_ns)
+                size = _size(path) if pattern.startswith(VIRTUALENVS) else status.st_size
+                yield Item(path=path, size=size, used_ns=status.st_mtime_ns)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 
 def _remove(store: Store, item: Item, unused_before: int) -> bool:
@@ -141,7 +149,12 @@ def _remove(store: Store, item: Item, unused_before: int) -> bool:
                 return False
         except FileNotFoundError:
             return False
-        remove(item.path)
+        if item.path.parent.name == VIRTUALENVS:
+            # Under its name it is whole or not there, however this process ends.
+            scratch = stack.enter_context(store.temporary_folder())
+            item.path.rename(scratch / item.path.name)
+        else:
+            remove(item.path)
         return True
 
 

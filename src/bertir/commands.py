@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
+from bertir.engines import chosen
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
 from bertir.model import load_models, named_or_first
@@ -35,6 +36,7 @@ def build_ir(
     bundle: str,
     mirror: str,
     paranoid: bool,
+    engine: str,
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
@@ -48,7 +50,12 @@ def build_ir(
             )
         pipeline.check(request)
         local = find_checkpoint(checkpoint)
-    with session.builder(offline=offline or bool(bundle), mirror=mirror, paranoid=paranoid) as builder:
+    with session.builder(
+        offline=offline or bool(bundle),
+        mirror=mirror,
+        paranoid=paranoid,
+        engine=chosen(engine, session.environment),
+    ) as builder:
         if local is None:
             request = replace(request, model=named_or_first(builder.models, request.model))
         if bundle:

@@ -1,14 +1,14 @@
-"""Run one step in a container: its limits, its end, and what is left of it afterwards.
+"""Run one step, by whatever engine: its limits, its end, and what is left of it afterwards.
 
 A step's container has no network, a read-only root, no capabilities, no way to gain privileges, a user
 that isn't root, limits on memory, processes, files and time, its inputs mounted read-only and one writable folder,
-`/out`. The engine is asked again and again while a step runs, so that one which has died or hangs is noticed.
+`/out`. The engine is asked again and again while a step runs, so that one which has died or hangs is noticed. What the
+local engine, which has no containers, keeps of this is in local.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 import uuid
@@ -20,6 +20,8 @@ from bertir import emptying
 from bertir.digest import Digest
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.failure import End, advised, disk_full, failure
+from bertir.laying import INPUTS as WAITED
+from bertir.laying import lay
 from bertir.outputs import taken, usage
 from bertir.room import FULL_BYTES, free_bytes
 from bertir.surroundings import Surroundings
@@ -29,11 +31,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from bertir.engine import Engine, LogStream
+    from bertir.engines import Engine, Output
 
 VOLUME = "out"  # the output volume's folder, in the caller's own
-INPUTS = "in"  # the folder of inputs that are waited for, beside it
-WAITED = "/in"  # where a step sees it
+INPUTS = "in"  # the folder of inputs that are waited for, beside it; a step sees it as `WAITED`
 # A step that waits looks for this among its inputs (docker/steps/said.py).
 READY = ".ready"
 WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
@@ -117,10 +118,10 @@ class StepRun:
         self._volume.chmod(0o777)
         self._log.touch()
         with contextlib.ExitStack() as stack:
-            stack.callback(empty, self._engine, self._image, self._volume)
+            stack.callback(self._engine.empty, self._image, self._volume)
             folders = {}
             if self.command.waits:
-                _lay(self.command.inputs, self._inputs)
+                lay(self.command.inputs, WAITED, self._inputs)
                 folders = {WAITED: self._inputs}
             self._begun = time.monotonic()
             self._running = stack.enter_context(self._started(folders))
@@ -153,7 +154,7 @@ class StepRun:
             OSError: they can't be laid out for it.
             EngineError: it has ended, or can't be let go on.
         """
-        _lay(inputs, self._inputs)
+        lay(inputs, WAITED, self._inputs)
         if not self._engine.is_running(self._container):
             raise EngineError(f"{self.command.name} ended before it had its inputs")
         self._engine.let_go_on(self._container, self.command)
@@ -235,26 +236,6 @@ def run_step(engine: Engine, image: str, command: Command, scratch: Path) -> Ite
         yield finished
 
 
-def _lay(inputs: Mapping[str, Path], folder: Path) -> None:
-    """Lay out those of a step's inputs that it sees in a folder of their own, as links to what is in the store."""
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
-    for path, source in inputs.items():
-        if not path.startswith(f"{WAITED}/"):
-            continue
-        target = folder / path.removeprefix(f"{WAITED}/")
-        for parent in reversed(target.relative_to(folder).parents[:-1]):
-            (folder / parent).mkdir(exist_ok=True)
-            (folder / parent).chmod(0o755)
-        try:
-            target.hardlink_to(source)
-        except FileExistsError:  # a link to an object of the store, which isn't to be written into
-            raise
-        except OSError:  # another user's, which the kernel lets nobody link; or a file system without links
-            shutil.copyfile(source, target)
-            target.chmod(0o444)
-
-
 def _fault_of(volume: Path, limits: Limits, disk: Path) -> tuple[str, str] | None:
     """Say what a step does that it may not, or can't go on with, and what to do about it."""
     found = usage(volume, limits.output_bytes)
@@ -280,7 +261,7 @@ def _kill(engine: Engine, container: str) -> None:
 class _Reader(threading.Thread):
     """Copies what a container prints into a file, to its end, up to a size that a disk bears."""
 
-    def __init__(self, stream: LogStream, log: Path) -> None:
+    def __init__(self, stream: Output, log: Path) -> None:
         super().__init__(daemon=True)
         self._stream = stream
         self._log = log

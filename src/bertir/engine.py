@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
-from bertir.container import WAIT, StepRun, run_step
+from bertir.container import WAIT, StepRun, empty, run_step
+from bertir.engines import EngineFacts, ImageGoneError
 from bertir.errors import ConfigurationError, EngineError, ImageError
 from bertir.interruption import held
 from bertir.store_folder import identities
@@ -64,26 +64,6 @@ _BROKEN_OFF = (
     struct.error,
     EngineError,
 )
-
-
-class ImageGoneError(ImageError):
-    """The engine no longer has an image that it had: somebody removed it meanwhile."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineFacts:
-    """What the engine says of itself; goes into reports, never into a key."""
-
-    name: str
-    version: str
-    api_version: str
-    architecture: str
-    kernel: str
-    not_limited: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """Give what a record keeps; without `not_limited` where there is nothing of the kind."""
-        return {name: value for name, value in asdict(self).items() if name != "not_limited" or value}
 
 
 class Engine:
@@ -241,6 +221,10 @@ class Engine:
     def begin(self, image: str, command: Command, scratch: Path) -> StepRun:
         """Like `run`, without waiting for the end; use what it gives as a context manager."""
         return StepRun(self, image, command, scratch)
+
+    def empty(self, image: str, volume: Path) -> None:
+        """Empty an output volume, whoever owns what is in it: by a container, if this user may not."""
+        empty(self, image, volume)
 
     # one container: made under a name, by which it is removed, then known by its ID
 

@@ -102,6 +102,14 @@ def image_works(store: Store, lock: ImageLock) -> list[Work]:
     return works
 
 
+def virtualenv_works(store: Store, lock: ImageLock) -> list[Work]:
+    """What making the virtualenv of `--engine local` writes: wheels, and what two layers of the image have."""
+    sizes = {layer.name: layer.size for layer in lock.layers}
+    absent = sum(not lies_in(store, pin.digest) for pin in lock.wheels)
+    fetched = int(sizes["wheels"] * _WHEELS_OF_LAYER * absent / max(len(lock.wheels), 1))
+    return [Work(name="the virtualenv", stays=fetched + sizes["wheels"] + sizes["pyc"])]
+
+
 def lies_in(store: Store, digest: Digest) -> bool:
     # Not by `find`, which makes this moment that of its last use: a build that doesn't need it doesn't use it.
     return store.path(digest).exists()

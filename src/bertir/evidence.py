@@ -64,7 +64,7 @@ def verify(
 def _rebuild(
     session: Session, verified: Verified, given: Given, *, bundle: str, mirror: str
 ) -> Mapping[str, Digest]:
-    from bertir.reproduce import reproduce, requested
+    from bertir.reproduce import engine_of, reproduce, requested
 
     request = requested(verified.external_parameters, given)
     store = session.store()
@@ -72,7 +72,7 @@ def _rebuild(
         store.in_use(),
         store.temporary_folder() as folder,
         replace(session, environment={**session.environment, "BERTIR_STORE": str(folder / "store")}).builder(
-            offline=bool(bundle), mirror=mirror, paranoid=True
+            offline=bool(bundle), mirror=mirror, paranoid=True, engine=engine_of(verified)
         ) as builder,
     ):
         if bundle:

@@ -244,8 +244,8 @@ def missing_materials(builder: Builder, model_name: str | None, task_data: str =
     """Name every material of a build that the store lacks."""
     named = materials(builder, model_name, task_data)
     missing = {name for name, digest in named.items() if builder.store.find(digest) is None}
-    if builder.has_image():
-        missing -= {name for name in missing if name.startswith(_OF_IMAGE)}
+    unneeded = tuple({*_OF_IMAGE}.difference(builder.runtime.made_of()))
+    missing -= {name for name in missing if name.startswith(unneeded)}
     return sorted(missing)
 
 

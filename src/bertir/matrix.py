@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bertir import materials, pipeline, show
 from bertir.amount import size
 from bertir.ended import BUILT, FAILED, PUBLISHED, REFUSED, UNCHANGED, Ended, Matrix
+from bertir.engines import chosen
 from bertir.errors import BertirError, ConfigurationError
 from bertir.healing import healed
 from bertir.memory import estimate, free_memory
@@ -63,6 +64,7 @@ class Order:
     offline: bool
     mirror: str
     paranoid: bool
+    engine: str
     memory: int
 
 
@@ -79,8 +81,12 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
     models = load_models(session.layout.models)
     targets = expand(lists, models)
     output = Path(work.output)
+    engine = chosen(work.engine, session.environment)
     with session.builder(
-        offline=work.offline or bool(work.bundle), mirror=work.mirror, paranoid=work.paranoid
+        offline=work.offline or bool(work.bundle),
+        mirror=work.mirror,
+        paranoid=work.paranoid,
+        engine=engine,
     ) as builder:
         if work.bundle:
             wanted = [target.request.model or None for target in targets]
@@ -100,6 +106,7 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
                     offline=builder.fetcher.offline,
                     mirror=work.mirror,
                     paranoid=work.paranoid,
+                    engine=engine,
                     memory=_takes(target, models),
                 )
                 for target in left
@@ -231,7 +238,9 @@ def build(order: Order) -> Ended:
     session = Session(layout=order.layout, environment=order.environment, progress=progress)
     try:
         local = target.local
-        with session.builder(offline=order.offline, mirror=order.mirror, paranoid=order.paranoid) as builder:
+        with session.builder(
+            offline=order.offline, mirror=order.mirror, paranoid=order.paranoid, engine=order.engine
+        ) as builder:
             built, published = healed(
                 lambda: pipeline.build_ir(builder, target.request, order.output, local), progress
             )

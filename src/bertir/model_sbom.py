@@ -82,7 +82,7 @@ def model_sbom(verified: Verified) -> dict[str, Any]:
         value = document(
             subject,
             # How it was made, as CycloneDX calls it: what took part, and is no part of the model.
-            formulation=[{"bom-ref": "build", "components": components([_image(build), _source(build)])}],
+            formulation=[{"bom-ref": "build", "components": components([_ran_in(build), _source(build)])}],
             compositions=[
                 {"aggregate": "complete", "assemblies": [_MODEL]},
                 # A runtime, and what it brings: nothing here says which.
@@ -165,8 +165,34 @@ def _weights(build: Mapping[str, Any]) -> Item:
     )
 
 
-def _image(build: Mapping[str, Any]) -> Item:
-    image = build["from"]["image"]
+def _ran_in(build: Mapping[str, Any]) -> Item:
+    virtualenv = build["from"].get("virtualenv")
+    return _image(build["from"]["image"]) if virtualenv is None else _virtualenv(virtualenv)
+
+
+def _virtualenv(virtualenv: Mapping[str, Any]) -> Item:
+    return Item(
+        ref="virtualenv",
+        kind="platform",
+        name="bertir-virtualenv",
+        version=virtualenv["digest"],
+        description="what every step ran in: a virtualenv of the locked wheels, and not the image",
+        facts=[(f"virtualenv:{name}", virtualenv[name]) for name in ("python", "architecture", "libc")],
+        parts=[
+            Item(
+                ref=f"virtualenv/{wheel['name']}",
+                kind="library",
+                name=wheel["name"],
+                version=wheel["version"],
+                digest=Digest.from_str(wheel["digest"]),
+                purl=pypi_purl(wheel["name"], wheel["version"]),
+            )
+            for wheel in virtualenv["wheels"]
+        ],
+    )
+
+
+def _image(image: Mapping[str, Any]) -> Item:
     image_id, manifest = Digest.from_str(image["id"]), Digest.from_str(image["manifest"])
     return Item(
         ref=IMAGE_REF,

@@ -148,6 +148,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         checkpoint=checkpoint,
         frozen_graph=frozen["inference_graph.pb"] if frozen else None,
         parity=parity,
+        virtualenv=builder.runtime.stated,
     )
 
 

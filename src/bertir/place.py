@@ -55,7 +55,7 @@ def located(builder: Builder, difference: Difference, baseline: Rebuilt, rebuilt
             | {f"/in/right/{name}": path for name, path in right.items()},
             outputs=("place.json",),
         )
-        with builder.engine.run(builder.load_image(), command, scratch / "step") as finished:
+        with builder.engine.run(builder.runtime.provide(), command, scratch / "step") as finished:
             place = str(json.loads(finished.outputs["place.json"].read())["place"])
     # A name in a stranger's graph may be anything; what reaches the terminal is plain.
     plain = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in place)

@@ -16,7 +16,7 @@ from bertir.builder import Builder
 from bertir.checkpoint import pinned_files
 from bertir.derivation import Realised
 from bertir.errors import BertirError
-from bertir.estimate import ADVICE, Work, image_works, lies_in, peak, refusal, same_disk
+from bertir.estimate import ADVICE, Work, lies_in, peak, refusal, same_disk
 from bertir.model import HUGGING_FACE, GoogleZip, encoder_parameters, find_model
 from bertir.progress import SILENT
 from bertir.report import META_GRAPH
@@ -52,7 +52,7 @@ def require_room(
         NoRoomError: nothing was begun.
     """
     model = None if local else find_model(models, request.model)
-    image = image_works(builder.store, builder.lock)
+    image = builder.runtime.works()
     with contextlib.suppress(OSError):  # a disk or a file that can't be asked is not a reason to stop
         work = _checkpoint(builder.store, model, local)
         steps = _steps(request, weight_bytes(model, local), hugging_face=_is_hugging_face(model, local))
@@ -62,7 +62,7 @@ def require_room(
         done = _done(builder, model, local, rehearse)
         if done is None:
             return
-        if builder.has_image():
+        if builder.is_provided():
             image = []
         steps = [item for item in steps if item.name not in done]
         if (lacking := _lacking(builder.store, output, [*image, *work, *steps], published)) is not None:
@@ -172,6 +172,7 @@ class Rehearsal(Builder):
             environment=builder.environment,
             progress=SILENT,
             surroundings=builder.surroundings,
+            chosen=builder.chosen,
         )
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:

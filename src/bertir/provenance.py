@@ -7,7 +7,8 @@ a statement that was edited, or a report that was, doesn't fit the other.
     externalParameters      what the user chose, and nothing else
     internalParameters      the command of each step, which follows from them
     resolvedDependencies    every material, by digest
-    builder                 which kind of engine ran the steps; the versions are those of the last step that ran
+    builder                 which kind of engine ran the steps: the one that isolates least, if there were several; the versions
+                            are those of the last step that it ran
     metadata, byproducts    times, logs, report: they differ from one rebuild to the next
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md, https://slsa.dev/spec/v1.0/provenance
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bertir.digest import Digest
+from bertir.engines import LOCAL
 from bertir.report import VERIFY
 
 if TYPE_CHECKING:
@@ -29,9 +31,14 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 # The project has no address of its own yet, so these are names; docs/provenance.md says what they stand for.
 BUILD_TYPE = "urn:bertir:build-type:build-ir:v1"
-BUILDERS = {"Engine": "urn:bertir:builder:docker", "Podman Engine": "urn:bertir:builder:podman"}
+BUILDERS = {
+    "Engine": "urn:bertir:builder:docker",
+    "Podman Engine": "urn:bertir:builder:podman",
+    LOCAL: "urn:bertir:builder:local",
+}
 OTHER_BUILDER = "urn:bertir:builder:docker-api"
 SUBJECT = "SHA256SUMS"
+VIRTUALENV = "virtualenv"
 STEP_PROGRAMS = "/step/"
 TASK_ROWS = "/in/task/dev.tsv"
 
@@ -49,7 +56,11 @@ def statement(report: bytes, sums: bytes) -> dict[str, Any]:
     """Give the statement as JSON values; see `provenance`."""
     build = json.loads(report)
     ran = [step["facts"] for step in build["steps"]]
-    last = max((facts for facts in ran if "engine" in facts), key=lambda facts: str(facts["finished"]))
+    # A step that ran without a container's isolation isn't hidden by one that ran later, in one.
+    last = max(
+        (facts for facts in ran if "engine" in facts),
+        key=lambda facts: (facts["engine"]["name"] == LOCAL, str(facts["finished"])),
+    )
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": SUBJECT, "digest": _sha256(Digest.of_bytes(sums))}],
@@ -67,7 +78,7 @@ def statement(report: bytes, sums: bytes) -> dict[str, Any]:
                     "version": {
                         "bertir": last["bertir"]["version"],
                         "engine": last["engine"]["version"],
-                        "engine-api": last["engine"]["api_version"],
+                        **({"engine-api": api} if (api := last["engine"]["api_version"]) else {}),
                         "kernel": last["engine"]["kernel"],
                     },
                     "builderDependencies": list(_builders_own(ran)),
@@ -118,7 +129,7 @@ def _dependencies(build: Mapping[str, Any]) -> list[dict[str, Any]]:
     listed = [
         *_source(came_from["source"]),
         *_weights(came_from["model"]),
-        *_image(came_from["image"]),
+        *(_virtualenv(came_from["virtualenv"]) if "virtualenv" in came_from else _image(came_from["image"])),
         *_step_programs(build["steps"]),
     ]
     return sorted(listed, key=lambda entry: (entry["name"], entry.get("uri", "")))
@@ -161,7 +172,21 @@ def _image(image: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for package in image["debian_packages"]:
         uri = debian_purl(package["name"], package["version"], package["architecture"])
         yield _package(f"debian/{package['name']}", uri, package["digest"])
-    for wheel in image["wheels"]:
+    yield from _wheels(image["wheels"])
+
+
+def _virtualenv(virtualenv: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What steps ran in that did not run in the image: no part of it is claimed but the wheels."""
+    yield {
+        "name": VIRTUALENV,
+        "digest": _sha256(Digest.from_str(virtualenv["digest"])),
+        "annotations": {name: virtualenv[name] for name in ("python", "architecture", "libc")},
+    }
+    yield from _wheels(virtualenv["wheels"])
+
+
+def _wheels(wheels: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+    for wheel in wheels:
         yield _package(f"wheel/{wheel['name']}", pypi_purl(wheel["name"], wheel["version"]), wheel["digest"])
 
 

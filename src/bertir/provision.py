@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertir.engine import EngineFacts, chosen_engine, connect
+from bertir.engine import chosen_engine, connect
 from bertir.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bertir.engines import EngineFacts
     from bertir.progress import Progress
 
 DAEMON_LOG = Path("/var/log/bertir-dockerd.log")

@@ -115,7 +115,7 @@ class Telling(Builder):
             inputs={"/step/observe.py": program},
             outputs=("observed.json",),
         )
-        [blob] = self._run(step, self.load_image).artifact.files.values()
+        [blob] = self._run(step, self.runtime.provide).artifact.files.values()
         seen = json.loads(self.store.checked(blob, what="what a step sees").read_bytes())
         return {f"container {name}": value for name, value in seen.items()}
 

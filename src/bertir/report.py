@@ -10,6 +10,8 @@ from bertir import __version__
 from bertir.task_data import MRPC
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bertir.derivation import Realised
     from bertir.lock import ImageLock
     from bertir.parity import Parity
@@ -95,6 +97,7 @@ class Build:
         source_url: the upstream repository, wherever its commit was cloned from this time.
         checkpoint: in TensorFlow's format, under the names that the steps see.
         frozen_graph: none with the recipe meta-graph, which converts the checkpoint's own.
+        virtualenv: what the steps ran in, if not in the image.
     """
 
     request: Request
@@ -107,6 +110,7 @@ class Build:
     checkpoint: Artifact
     frozen_graph: Blob | None
     parity: Parity
+    virtualenv: Mapping[str, Any] | None = None
 
 
 def report(build: Build) -> bytes:
@@ -143,29 +147,38 @@ def report(build: Build) -> bytes:
                 "pristine": {name: str(digest) for name, digest in build.source.pristine.items()},
                 "patches": [{"name": name, "digest": str(digest)} for name, digest in build.source.patches],
             },
-            "image": {
-                "id": str(build.image.image_id),
-                "manifest": str(build.image.manifest),
-                "platform": build.image.platform,
-                "layers": {layer.name: str(layer.digest) for layer in build.image.layers},
-                "debian_packages": [
-                    {
-                        "name": package.name,
-                        "version": package.version,
-                        "architecture": package.architecture,
-                        "digest": str(package.digest),
-                    }
-                    for package in build.image.debian
-                ],
-                "wheels": [
-                    {"name": pin.name, "version": pin.version, "digest": str(pin.digest)}
-                    for pin in build.image.wheels
-                ],
-            },
+            **_ran_in(build),
         },
         "steps": [_step(step) for step in build.steps],
     }
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _ran_in(build: Build) -> dict[str, Any]:
+    """Tell of the image, or of what the steps ran in instead."""
+    if build.virtualenv is not None:
+        return {"virtualenv": dict(build.virtualenv)}
+    return {
+        "image": {
+            "id": str(build.image.image_id),
+            "manifest": str(build.image.manifest),
+            "platform": build.image.platform,
+            "layers": {layer.name: str(layer.digest) for layer in build.image.layers},
+            "debian_packages": [
+                {
+                    "name": package.name,
+                    "version": package.version,
+                    "architecture": package.architecture,
+                    "digest": str(package.digest),
+                }
+                for package in build.image.debian
+            ],
+            "wheels": [
+                {"name": pin.name, "version": pin.version, "digest": str(pin.digest)}
+                for pin in build.image.wheels
+            ],
+        }
+    }
 
 
 def _digests(artifact: Artifact) -> dict[str, str]:

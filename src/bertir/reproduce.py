@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from bertir import pipeline
 from bertir.compare import MEASURED
 from bertir.digest import Digest
+from bertir.engines import DOCKER, LOCAL
 from bertir.errors import ConfigurationError, ReproducibilityError, VerificationError
 from bertir.local_checkpoint import add_checkpoint, find_checkpoint
+from bertir.provenance import VIRTUALENV
 from bertir.publish import PROVENANCE, VOLATILE
 from bertir.redact import printable
 from bertir.report import NO_TASK_DATA, OWN_TASK_DATA, Request
@@ -60,6 +62,13 @@ def requested(parameters: Mapping[str, Any], given: Given) -> Request:
     request = Request(**wanted, task_data=known[task_data])
     pipeline.check(request)
     return request
+
+
+def engine_of(verified: Verified) -> str:
+    """Give the name of the engine that a rebuild takes: what ran in a virtualenv is rebuilt in one."""
+    definition = verified.statement["predicate"]["buildDefinition"]
+    names = {entry["name"] for entry in definition["resolvedDependencies"]}
+    return LOCAL if VIRTUALENV in names else DOCKER
 
 
 def reproduce(builder: Builder, verified: Verified, given: Given) -> Mapping[str, Digest]:
@@ -126,10 +135,11 @@ def require_same_pins(builder: Builder, verified: Verified) -> None:
         for entry in verified.statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     }
     source = builder.pins.source
-    pinned: dict[str, dict[str, str]] = {
-        "image": {"sha256": builder.lock.manifest.hex},
-        "source": {"gitCommit": source.commit},
-    }
+    pinned: dict[str, dict[str, str]] = {"source": {"gitCommit": source.commit}}
+    if VIRTUALENV in stated:
+        pinned[VIRTUALENV] = {"sha256": builder.runtime.identity.hex}
+    else:
+        pinned["image"] = {"sha256": builder.lock.manifest.hex}
     pinned |= {f"patches/{name}": {"sha256": digest.hex} for name, digest in source.patches}
     programs = {path.name: path for path in builder.layout.steps.iterdir() if path.is_file()}
     for name in stated:
@@ -144,6 +154,13 @@ def require_same_pins(builder: Builder, verified: Verified) -> None:
         for name in sorted({*pinned, *patches})
         if stated.get(name) != pinned.get(name)
     ]
+    if [other.strip().partition(":")[0] for other in others] == [VIRTUALENV]:
+        raise VerificationError(
+            "its steps ran in a virtualenv that can't be made here: of another Python or C library, or of other wheels\n"
+            + "\n".join(map(printable, others)),
+            advice="Rebuild it on such a machine (the statement's resolvedDependencies name it), or build it in the image, by"
+            " `invoke build-ir --engine docker`, and compare SHA256SUMS: the bits should be the same.",
+        )
     if others:
         commits = [
             code["digest"].get("gitCommit", f"one of version {code['annotations']['version']}, with changes")

@@ -1,4 +1,4 @@
-"""Runs steps in containers: one after another, beside one another, and started ahead of their inputs.
+"""Runs steps by an engine: one after another, beside one another, and started ahead of their inputs.
 
 What is started ahead imports what it needs while another step runs, and waits. A step is the same however it was started;
 whatever is amiss with one that waits, the step is started as any other.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bertir.container import StepRun
     from bertir.container_step import ContainerStep
-    from bertir.engine import Engine
+    from bertir.engines import Engine
     from bertir.store import Blob, Store
     from bertir.surroundings import Surroundings
 
@@ -33,7 +33,7 @@ AMISS = (EngineError, NoRoomError, OSError)
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A step whose container was started.
+    """A step that was started.
 
     Args:
         step: of one that was started ahead, some inputs are `PENDING`.
@@ -48,10 +48,10 @@ class Running:
 
 
 class Runner:
-    """The containers of one build. When it is closed none is left.
+    """The running steps of one build. When it is closed none is left.
 
     Args:
-        engine: gives the engine; called only when a container is to be started.
+        engine: gives the engine; called only when a step is to be started.
     """
 
     def __init__(self, store: Store, surroundings: Surroundings, engine: Callable[[], Engine]) -> None:
@@ -113,7 +113,8 @@ class Runner:
         )
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(self._store.temporary_folder())
-            run = stack.enter_context(self._engine().begin(image, command, scratch))
+            with self._store.linking(blob for blob in step.inputs.values() if blob is not PENDING):
+                run = stack.enter_context(self._engine().begin(image, command, scratch))
             ends = stack.pop_all()
             self._stack.callback(ends.close)
             return Running(step=step, run=run, started=datetime.now(UTC), ends=ends)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertir.builder import Builder, Layout
+from bertir.engines import DOCKER
 from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
 from bertir.origin import chosen_origin
@@ -43,8 +44,10 @@ class Session:
             raise ConfigurationError(f"{PARANOID} must be 0 or 1, and is {shown(said)}")
         return Store(default_root(self.environment), paranoid=paranoid or said == "1")
 
-    def builder(self, *, offline: bool = False, mirror: str = "", paranoid: bool = False) -> Builder:
-        """Give a builder; use it as a context manager.
+    def builder(
+        self, *, offline: bool = False, mirror: str = "", paranoid: bool = False, engine: str = DOCKER
+    ) -> Builder:
+        """Give a builder; use it as a context manager. Its steps are run by the engine of that name (engines.py).
 
         Raises:
             ConfigurationError: `mirror`, or BERTIR_MIRROR, or what `store` reads can't be.
@@ -64,6 +67,7 @@ class Session:
             fetcher=fetcher,
             environment=self.environment,
             progress=self.progress,
+            chosen=engine,
         )
 
 

@@ -67,7 +67,8 @@ def build_facts(build: Build, published: Published, seconds: float) -> dict[str,
             "batches": list(build.parity.batches),
             "batches_inferred": list(build.parity.inferred),
         },
-        "image": str(build.image.image_id),
+        "image": None if build.virtualenv else str(build.image.image_id),
+        "virtualenv": build.virtualenv["digest"] if build.virtualenv else None,
         "source_tree": build.source.tree,
         "frozen_graph": str(build.frozen_graph.digest) if build.frozen_graph else None,
         "steps": [
@@ -216,7 +217,9 @@ def collected_text(facts: Mapping[str, Any]) -> str:
     """A collection of the store, as a table."""
     verb = "would go" if facts["dry_run"] else "removed"
     counts = ", ".join(
-        f"{facts[kind]} {kind}" for kind in ("objects", "records", "downloads", "logs") if facts[kind]
+        f"{facts[kind]} {kind}"
+        for kind in ("objects", "records", "downloads", "logs", "virtualenvs")
+        if facts[kind]
     )
     rows = [
         ("store", facts["store"]),

@@ -6,6 +6,7 @@
     downloads/                  what has come of unfinished downloads, kept for the next run (download.py)
     tmp/                        work in progress, renamed into objects/ when whole; and a lease of each build (staging.py)
     logs/                       of steps that failed
+    virtualenvs/<key>/          of `--engine local` (virtualenv_making.py); their mtime is their last use
     hints/<device>-<inode>      digests of large files elsewhere, remembered (hint.py)
 
 Two levels as in dvc's run cache: a changed input with equal content costs nothing downstream.
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs", HINTS)
+VIRTUALENVS = "virtualenvs"
+FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs", VIRTUALENVS, HINTS)
 LEASE = "use-"  # how files in tmp/ are named that say: this process uses the store
 
 
@@ -196,6 +198,17 @@ class Store:
         now = self._used[path] = Mark.of(path.stat())
         if self._whole.get(path) == before:
             self._whole[path] = now
+
+    def touch(self, folder: Path) -> bool:
+        """Whether a folder of the store's is there; make this moment that of its last use."""
+        with (
+            _as_store_error(self.root, "use the store"),
+            folder_lock(self.root / "objects", alone=False),  # as in `_use`
+        ):
+            if not folder.is_dir():
+                return False
+            os.utime(folder)
+        return True
 
     def discard(self, path: Path) -> None:
         """Remove what lies at an object's or a record's place, whatever it is.

@@ -72,6 +72,7 @@ class Work:
         bundle: a file that has the materials; empty is none.
         mirror: where models are from; empty is their publishers.
         paranoid: believe no remembered digest.
+        engine: what runs the steps, as the command line says it.
     """
 
     jobs: str = ""
@@ -81,3 +82,4 @@ class Work:
     bundle: str = ""
     mirror: str = ""
     paranoid: bool = False
+    engine: str = ""

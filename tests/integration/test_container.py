@@ -396,12 +396,12 @@ def test_the_container_of_a_killed_build_is_removed_by_the_next_one(
             child.send_signal(signal.SIGKILL)
             child.wait()
             assert (
-                builder.engine.remove_abandoned(builder.store.is_abandoned) == 0
+                builder.containers.remove_abandoned(builder.store.is_abandoned) == 0
             )  # its folder is still held
             with connect(os.environ, folder=tmp_path) as another:  # the store of somebody else
                 assert another.remove_abandoned(lambda _: True) == 0
             assert len(client.containers.list(filters=left)) == 1
-        assert builder.engine.remove_abandoned(builder.store.is_abandoned) == 1
+        assert builder.containers.remove_abandoned(builder.store.is_abandoned) == 1
         assert client.containers.list(all=True, filters=left) == []
     finally:
         client.close()

@@ -203,15 +203,15 @@ def test_an_image_that_somebody_removes_between_two_steps_is_loaded_again(
         bench.daemon.docker("rmi", "--force", str(bench.small.id))
         opened.run(program("open('/out/other', 'w').close()", "other"))
         # And in the moment between the look and the container.
-        found = opened.engine.find_image
+        found = opened.containers.find_image
 
         def find_and_remove(digests: object) -> str | None:
-            monkeypatch.setattr(opened.engine, "find_image", found)
+            monkeypatch.setattr(opened.containers, "find_image", found)
             known = found(digests)  # type: ignore[arg-type]
             bench.daemon.docker("rmi", "--force", str(bench.small.id))
             return known
 
-        monkeypatch.setattr(opened.engine, "find_image", find_and_remove)
+        monkeypatch.setattr(opened.containers, "find_image", find_and_remove)
         opened.run(program("open('/out/third', 'w').close()", "third"))
     assert said.getvalue().count("loading localhost/bertir") >= 2
     assert "somebody removed it" in said.getvalue()

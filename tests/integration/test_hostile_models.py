@@ -241,6 +241,6 @@ def test_a_hostile_graph_ends_invoke_build_ir_with_one_message_and_publishes_not
     assert "not allowed: WriteFile (node planted)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "dist").exists()
-    assert not builder.engine._client.containers.list(
+    assert not builder.containers._client.containers.list(
         all=True, filters={"label": f"bertir.folder={builder.store.root}"}
     )

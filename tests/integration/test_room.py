@@ -31,7 +31,7 @@ def test_a_disk_of_the_estimated_size_is_enough_and_a_full_one_stops_no_build_th
     for name, value in tiny_model.environment.items():
         monkeypatch.setenv(name, value)
     builder.load_image()
-    folder = builder.engine.image_folder()
+    folder = builder.containers.image_folder()
     assert folder is None or (folder / "overlay2").is_dir()  # None: another storage, or another machine's
     request = Request(model="tiny-bert", precision="fp32")
     with small_disk(tmp_path / "disk", "size=1m,mode=755") as disk:

@@ -15,6 +15,7 @@ from some_build import FACTS, SIGNATURE, shape
 from bertir.builder import Builder, Layout
 from bertir.container_step import ContainerStep
 from bertir.derivation import Derivation, Outcome, Realised
+from bertir.engines import DOCKER
 from bertir.fetch import Fetcher
 from bertir.progress import SILENT
 from bertir.store import Artifact, Store
@@ -61,7 +62,7 @@ class DoneBuilder(Builder):
         return super().realise(derivation, run, **given)
 
     def run(self, step: ContainerStep, **_: object) -> Realised:
-        return self.realise(step.derivation(self.lock.image_id), lambda: self._done(step))
+        return self.realise(step.derivation(self.runtime.identity), lambda: self._done(step))
 
     def _done(self, step: ContainerStep) -> Outcome:
         self.ran += 1
@@ -75,13 +76,14 @@ def content(step: str, name: str) -> bytes:
     return LARGE if name == "model.bin" else f"{name} of {step}".encode()
 
 
-def done_builder(store: Store, models: Path = ROOT / "models.toml") -> DoneBuilder:
+def done_builder(store: Store, models: Path = ROOT / "models.toml", *, chosen: str = DOCKER) -> DoneBuilder:
     return DoneBuilder(
         layout=Layout(root=ROOT, models=models),
         store=store,
         fetcher=Fetcher(store=store, environment=ENVIRONMENT, progress=SILENT, offline=True),
         environment=ENVIRONMENT,
         progress=SILENT,
+        chosen=chosen,
     )
 
 

@@ -77,6 +77,19 @@ def digest(text: str) -> Digest:
     return Digest.of_bytes(text.encode())
 
 
+# What the steps ran in, if not in the image.
+VIRTUALENV = {
+    "digest": str(digest("virtualenv")),
+    "python": "3.11.2",
+    "implementation": "cpython",
+    "architecture": "x86_64",
+    "libc": "glibc 2.36",
+    "environment": {"TZ": "UTC"},
+    "rules": str(digest("rules")),
+    "wheels": [{"name": "numpy", "version": "1.26.4", "digest": str(digest("wheel"))}],
+}
+
+
 def blob(text: str) -> Blob:
     return Blob(digest=digest(text), size=len(text))
 

@@ -10,7 +10,8 @@ import pytest
 
 from bertir.container import Command, Limits
 from bertir.digest import Digest
-from bertir.engine import STEP_USER, Engine, ImageGoneError, connect
+from bertir.engine import STEP_USER, Engine, connect
+from bertir.engines import ImageGoneError
 from bertir.errors import (
     BertirError,
     ConfigurationError,

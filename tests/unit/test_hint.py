@@ -21,6 +21,7 @@ from bertir import commands, evidence, mark
 from bertir.builder import Builder, Layout
 from bertir.collect import Rules, collect
 from bertir.digest import Digest
+from bertir.engines import DOCKER
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.hint import LARGE_BYTES, SAMPLE_BYTES, SAMPLES, Hints
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
@@ -498,8 +499,10 @@ class AskedError(Exception):
 class Asking(Session):
     """Tells how it is asked for a builder."""
 
-    def builder(self, *, offline: bool = False, mirror: str = "", paranoid: bool = False) -> Builder:
-        del offline, mirror
+    def builder(
+        self, *, offline: bool = False, mirror: str = "", paranoid: bool = False, engine: str = DOCKER
+    ) -> Builder:
+        del offline, mirror, engine
         raise AskedError(paranoid)
 
 

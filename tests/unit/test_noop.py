@@ -15,6 +15,7 @@ from done_build import ENVIRONMENT, LARGE, ROOT, done_builder, tuned
 from tiny_bert import files, make_model
 
 from bertir.digest import Digest
+from bertir.engines import LOCAL
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
 from bertir.report import Request
@@ -45,6 +46,7 @@ UNUSED = {
         "evidence",
         "housekeeping",
         "layer",
+        "local",
         "resolve",
         "sbom",
         "signature",
@@ -52,7 +54,7 @@ UNUSED = {
         "verify",
         "web",
     ),
-    *("page", "wheel", "wheelhouse", "zip_check"),
+    *("page", "virtualenv_making", "wheel", "wheelhouse", "zip_check"),
 }
 
 
@@ -106,7 +108,21 @@ def again(tmp_path: Path, done: Done) -> tuple[Any, set[str]]:
     return json.loads(ended.stdout), set(json.loads(ended.stderr.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("which", ["of_a_model", "of_a_checkpoint"])
+@pytest.fixture
+def of_the_local_engine(tmp_path: Path) -> Done:
+    """Of a model, its steps taken for done in a virtualenv."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the tests' own Python isn't 3.11")
+    model = make_model(tmp_path)
+    store = Store(tmp_path / "store")
+    for data in files().values():
+        store.add_bytes(data)
+    with done_builder(store, model.models_toml, chosen=LOCAL) as builder:
+        build_ir(builder, Request(model="tiny-bert"), tmp_path / "dist")
+    return Done(("--engine=local",), {"BERTIR_MODELS": str(model.models_toml)})
+
+
+@pytest.mark.parametrize("which", ["of_a_model", "of_a_checkpoint", "of_the_local_engine"])
 def test_a_build_with_nothing_to_do_imports_no_library_and_nothing_that_only_work_needs(
     request: pytest.FixtureRequest, tmp_path: Path, which: str
 ) -> None:

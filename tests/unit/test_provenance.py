@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
-from some_build import FACTS, digest, some_build
+from some_build import FACTS, VIRTUALENV, digest, some_build
 
 from bertir.digest import Digest
 from bertir.local_checkpoint import LocalCheckpoint
@@ -243,3 +243,48 @@ def test_a_wheels_url_is_the_librarys_own_spelling(name: str, version: str) -> N
 def test_the_images_url_names_its_manifest(build: Build) -> None:
     read = PackageURL.from_string(dependencies(build)["image"]["uri"])
     assert (read.type, read.name, read.version) == ("oci", "bertir", str(digest("manifest")))
+
+
+# what did not run in the image
+
+
+def ran_locally(build: Build, name: str = "local", finished: str = "2026-11-22T10:00:02+00:00") -> Build:
+    engine = {"name": name, "version": "Python 3.11.2", "api_version": "", "kernel": "6.1.0"}
+    [step] = build.steps
+    return replace(build, steps=(replace(step, facts={**FACTS, "engine": engine, "finished": finished}),))
+
+
+def test_of_what_ran_in_a_virtualenv_the_wheels_are_listed_and_neither_the_image_nor_debians_packages(
+    build: Build,
+) -> None:
+    local = replace(ran_locally(build), virtualenv=VIRTUALENV)
+    listed = dependencies(local)
+    assert listed["wheel/numpy"]["digest"] == {"sha256": digest("wheel").hex}
+    assert listed["virtualenv"] == {
+        "name": "virtualenv",
+        "digest": {"sha256": digest("virtualenv").hex},
+        "annotations": {"python": "3.11.2", "architecture": "x86_64", "libc": "glibc 2.36"},
+    }
+    assert dependencies(build).keys() - listed.keys() == {"image", "debian/python3"}
+    for claimed in (build.image.manifest, build.image.debian[0].digest, build.image.layers[0].digest):
+        assert claimed.hex not in json.dumps(stated(local))
+    value = json.loads(provenance(report(local), SUMS))
+    predicate = json_format.ParseDict(value["predicate"], provenance_pb2.Provenance())
+    assert predicate.run_details.builder.id == "urn:bertir:builder:local"
+    assert dict(predicate.run_details.builder.version) == {
+        "bertir": "0.1.0",
+        "engine": "Python 3.11.2",
+        "kernel": "6.1.0",
+    }
+
+
+def test_inside_the_image_the_image_is_stated_and_the_builder_is_local(build: Build) -> None:
+    local = ran_locally(build)
+    assert dependencies(local) == dependencies(build)
+    assert stated(local)["predicate"]["runDetails"]["builder"]["id"] == "urn:bertir:builder:local"
+
+
+def test_a_step_in_a_container_does_not_hide_that_another_one_ran_in_none(build: Build) -> None:
+    [contained] = ran_locally(build, "Engine", "2026-11-22T11:00:00+00:00").steps
+    both = replace(build, steps=(*ran_locally(build).steps, contained))
+    assert stated(both)["predicate"]["runDetails"]["builder"]["id"] == "urn:bertir:builder:local"

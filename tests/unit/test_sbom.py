@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packages import make_deb, make_wheel, member, small_intent
 from packageurl import PackageURL
+from some_build import VIRTUALENV
 
 from bertir import evidence
 from bertir.digest import Digest
@@ -420,6 +421,19 @@ def test_of_a_users_own_checkpoint_no_licence_is_invented(tmp_path: Path) -> Non
     assert list(every(value, "licenses")) == []
     names = {name for name, _ in properties(value["metadata"]["component"])}
     assert names == {"bertir:request:recipe", "bertir:request:precision", "bertir:request:head"}
+
+
+def test_of_what_ran_in_a_virtualenv_the_wheels_are_told_and_no_image(tmp_path: Path) -> None:
+    changed = reported()
+    del changed["from"]["image"]
+    changed["from"]["virtualenv"] = VIRTUALENV
+    value = model_sbom(published(tmp_path / "tiny", changed))
+    assert_valid(value)
+    [formula] = value["formulation"]
+    ran_in = next(item for item in formula["components"] if item["bom-ref"] == "virtualenv")
+    assert ran_in["version"] == VIRTUALENV["digest"]
+    assert [part["purl"] for part in ran_in["components"]] == ["pkg:pypi/numpy@1.26.4"]
+    assert "container" not in {item["type"] for item in formula["components"]}
 
 
 @pytest.mark.parametrize(

@@ -551,6 +551,18 @@ def test_an_image_with_another_package_makes_its_lock_stale(project: Project) ->
     assert "steps/precompile.py" in ended.err
 
 
+@pytest.mark.parametrize("task", ["build-ir", "build-matrix"])
+def test_an_engine_of_another_name_is_status_2_with_the_nearest(project: Project, task: str) -> None:
+    ended = project.invoke(task, "--engine", "lcoal")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-2:] == [
+        "error: --engine must be docker or local, and is 'lcoal'",
+        "Did you mean local?",
+    ]
+    told = project.invoke(task, BERTIR_ENGINE="dockre")
+    assert (told.status, "BERTIR_ENGINE must be docker or local" in told.err) == (2, True)
+
+
 # without a network and without an engine
 
 

@@ -12,27 +12,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from done_build import done_builder
 from hypothesis import given
 from hypothesis import strategies as st
-from some_build import FILES, publish_some
+from some_build import FILES, VIRTUALENV, publish_some
 
 from bertir.digest import Digest
+from bertir.engines import DOCKER, LOCAL
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.page import page
 from bertir.provenance import provenance
 from bertir.publish import publish
 from bertir.redact import printable
 from bertir.report import Request
-from bertir.reproduce import requested
+from bertir.reproduce import engine_of, requested, require_same_pins
 from bertir.signature import generate_key, load_private_key, sign
 from bertir.store import Artifact, Store
-from bertir.verify import verify_folder
+from bertir.verify import Verified, verify_folder
 from bertir.wanted import Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bertir.builder import Builder
     from bertir.report import Build
 
 SUMMED = sorted(FILES)
@@ -429,7 +432,7 @@ def test_whose_signatures_are_dropped_is_told(store: Store, tmp_path: Path) -> N
 
 def test_verifying_takes_no_heavy_import(root: Path, folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from bertir.verify import verify_folder;"
+        "import sys; from pathlib import Path; from bertir.verify import Verified, verify_folder;"
         "verify_folder(Path(sys.argv[1])); print(*sorted(sys.modules))"
     )
     done = subprocess.run(
@@ -498,3 +501,60 @@ def test_files_of_the_users_own_are_asked_for(parameters: dict[str, Any], option
     with pytest.raises(ConfigurationError) as caught:
         requested(wanted, Given())
     assert option in caught.value.advice
+
+
+# what was built without a container
+
+
+def test_a_folder_that_was_built_in_a_virtualenv_is_verified_and_claims_no_image(
+    root: Path, tmp_path: Path, store: Store
+) -> None:
+    folder = publish_some(
+        root / "models.toml", tmp_path / "dist", store, lambda build: replace(build, virtualenv=VIRTUALENV)
+    )
+    assert verify_folder(folder).statement["subject"][0]["name"] == "SHA256SUMS"
+    path = folder / "provenance.json"
+    statement = json.loads(path.read_bytes())
+    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    listed.append({"name": "image", "digest": {"sha256": "0" * 64}})
+    path.write_text(json.dumps(statement, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    assert "resolvedDependencies" in refusal(folder)
+
+
+def stated(builder: Builder, virtualenv: Digest) -> Verified:
+    """A folder whose statement names this checkout's own pins, and a virtualenv."""
+    source = builder.pins.source
+    listed = [
+        {"name": "source", "digest": {"gitCommit": source.commit}},
+        {"name": "virtualenv", "digest": {"sha256": virtualenv.hex}},
+        *({"name": f"patches/{name}", "digest": {"sha256": value.hex}} for name, value in source.patches),
+    ]
+    own = [{"name": "bertir", "digest": {"gitCommit": "c" * 40}, "annotations": {"version": "0.1.0"}}]
+    predicate = {
+        "buildDefinition": {"resolvedDependencies": listed},
+        "runDetails": {"builder": {"builderDependencies": own}},
+    }
+    return Verified(
+        folder=builder.layout.root,
+        subject=virtualenv,
+        files={},
+        stated=b"",
+        statement={"predicate": predicate},
+        report=b"",
+        signed_by=None,
+    )
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the tests' own Python isn't 3.11")
+def test_what_was_built_in_a_virtualenv_is_rebuilt_in_the_same_one_or_not_at_all(store: Store) -> None:
+    builder = done_builder(store, chosen=LOCAL)
+    same = stated(builder, builder.runtime.identity)
+    assert engine_of(same) == LOCAL
+    require_same_pins(builder, same)
+    with pytest.raises(VerificationError, match="in a virtualenv that can't be made here") as caught:
+        require_same_pins(builder, stated(builder, Digest("0" * 64)))
+    assert "--engine docker" in caught.value.advice
+
+
+def test_what_was_built_in_the_image_is_rebuilt_in_a_container(folder: Path) -> None:
+    assert engine_of(verify_folder(folder)) == DOCKER
