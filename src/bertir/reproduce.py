@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bertir import pipeline
 from bertir.compare import MEASURED
 from bertir.digest import Digest
-from bertir.engines import DOCKER, LOCAL
+from bertir.engines import LOCAL, chosen
 from bertir.errors import ConfigurationError, ReproducibilityError, VerificationError
 from bertir.local_checkpoint import add_checkpoint, find_checkpoint
 from bertir.provenance import VIRTUALENV
@@ -65,10 +65,10 @@ def requested(parameters: Mapping[str, Any], given: Given) -> Request:
 
 
 def engine_of(verified: Verified) -> str:
-    """Give the name of the engine that a rebuild takes: what ran in a virtualenv is rebuilt in one."""
+    """Give the name of the engine that a rebuild takes: what ran in a virtualenv is rebuilt in one, what ran in the image in that."""
     definition = verified.statement["predicate"]["buildDefinition"]
     names = {entry["name"] for entry in definition["resolvedDependencies"]}
-    return LOCAL if VIRTUALENV in names else DOCKER
+    return LOCAL if VIRTUALENV in names else chosen("", {})
 
 
 def reproduce(builder: Builder, verified: Verified, given: Given) -> Mapping[str, Digest]:

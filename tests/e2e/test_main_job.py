@@ -240,6 +240,21 @@ def test_golden_digests_of_the_default_model(
 
 
 @pytest.mark.engine
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the tests' own Python isn't 3.11")
+def test_without_a_container_the_default_model_comes_out_the_same(main_job: MainJob, tmp_path: Path) -> None:
+    done = main_job.checkout.invoke("build-ir", "--engine=local", f"--output={tmp_path}")
+    assert done.status == 0, done.stderr
+    folder = tmp_path / "all-minilm-l6-v2" / "reshapable-fp16"
+    sums = [(place / "SHA256SUMS").read_bytes() for place in (folder, main_job.published)]
+    assert sums[0] == sums[1]
+    here, there = report_of(folder), report_of(main_job.published)
+    for stage in ("checkpoint", "frozen_graph", "ir"):
+        assert here[stage] == there[stage]
+    ran = [step["facts"]["engine"]["name"] for step in here["steps"] if step["name"] != "source"]
+    assert ran == ["local"] * 5
+
+
+@pytest.mark.engine
 def test_a_second_make_all_runs_no_container_and_says_so(main_job: MainJob) -> None:
     before = {path: path.stat().st_mtime_ns for path in main_job.published.iterdir()}
     store = main_job.checkout.environment["BERTIR_STORE"]
