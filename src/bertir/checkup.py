@@ -6,6 +6,7 @@ doesn't answer is no fault while the store has what it would be asked for.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections import Counter
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bertir.doctor import store_files
+from bertir.engines import DOCKER
 from bertir.errors import BertirError, FetchError
-from bertir.estimate import image_works, peak
+from bertir.estimate import peak
 from bertir.host_lock import check_host_locks
 from bertir.image import locked_image
 from bertir.installed import as_called
@@ -84,7 +86,7 @@ def check_up(builder: Builder, *, offline: bool) -> list[Finding]:
     findings = [_python(), _git(), _store(builder), *locks]
     if any(lock.error for lock in locks):
         return findings
-    findings += [*_engine(builder), _disk(builder)]
+    findings += [*(_engine(builder) if builder.chosen == DOCKER else _local(builder)), _disk(builder)]
     return findings if offline else [*findings, *_servers(builder)]
 
 
@@ -126,6 +128,22 @@ def _engine(builder: Builder) -> Iterator[Finding]:
         )
 
 
+def _local(builder: Builder) -> Iterator[Finding]:
+    try:
+        runtime = builder.runtime
+    except BertirError as error:
+        yield wrong("engine", error)
+        return
+    advice = "Use it for checkpoints that you trust: docs/security.md says what it lacks of a container."
+    yield note("engine", f"local: steps run {runtime.where}, with little isolation", advice)
+    if runtime.stated is None:
+        yield good("image", f"{runtime.identity.short}, around bertir itself")
+    elif runtime.find():
+        yield good("virtualenv", "made")
+    else:
+        yield note("virtualenv", "not made", "The next build makes it.")
+
+
 def _store(builder: Builder) -> Finding:
     store = builder.store
     builds = len(store.users()) - 1  # not this one
@@ -136,12 +154,14 @@ def _store(builder: Builder) -> Finding:
 
 def _disk(builder: Builder) -> Finding:
     free = free_bytes(builder.store.root)
-    needed = FULL_BYTES + (0 if builder.is_provided() else peak(image_works(builder.store, builder.lock)))
+    needed = FULL_BYTES
+    with contextlib.suppress(BertirError):  # told above: steps can't run in that, here
+        needed += 0 if builder.is_provided() else peak(builder.runtime.works())
     found = f"{free / 1e6:.0f} MB free where the store is"
     if free >= needed:
         return good("disk", found)
     advice = "Free some room (`invoke gc`), or set BERTIR_STORE to a larger disk."
-    return note("disk", f"{found}, {needed / 1e6:.0f} MB are needed for the image", advice)
+    return note("disk", f"{found}, {needed / 1e6:.0f} MB are needed for what steps run in", advice)
 
 
 def _locks(builder: Builder) -> dict[str, Callable[[], object]]:

@@ -12,6 +12,7 @@ from bertir import show
 from bertir.amount import duration, size
 from bertir.collect import DEFAULT_AGE, Rules, collect
 from bertir.doctor import examine
+from bertir.engines import chosen
 from bertir.publish import SUMS, is_ours
 from bertir.store import StoreError
 
@@ -77,7 +78,7 @@ def doctor(
 def _check_up(session: Session, *, offline: bool, as_json: bool) -> tuple[str, BertirError | None]:
     from bertir.checkup import check_up
 
-    with session.builder() as builder:
+    with session.builder(engine=chosen("", session.environment)) as builder:
         findings = check_up(builder, offline=offline)
     facts = [finding.to_json() for finding in findings]
     text = show.to_json({"findings": facts}) if as_json else show.checkup_text(facts)

@@ -70,6 +70,16 @@ def test_each_thing_has_a_verdict_and_what_is_not_good_has_advice(tmp_path: Path
         assert bool(finding["advice"]) == (finding["verdict"] != "good")
 
 
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the tests' own Python isn't 3.11")
+def test_by_the_local_engine_no_container_engine_is_wanted(tmp_path: Path) -> None:
+    status, findings = looked(tmp_path, "--offline", BERTIR_ENGINE="local")
+    assert status == 0
+    assert findings["engine"]["verdict"] == findings["virtualenv"]["verdict"] == "note"
+    assert "with little isolation" in findings["engine"]["found"]
+    assert findings["virtualenv"]["found"] == "not made"
+    assert "image" not in findings
+
+
 def test_a_stale_lock_is_named_with_what_writes_it(checkout: Path, tmp_path: Path) -> None:
     intent = checkout / "docker" / "image.toml"
     intent.write_text(intent.read_text(encoding="utf-8").replace("protobuf==4.25.9", "protobuf==4.25.8"))
