@@ -17,10 +17,12 @@ from packages import SITE, make_wheel, small_intent
 
 from bertir.collect import DAY, Rules, collect
 from bertir.digest import Digest
+from bertir.engines import LOCAL
 from bertir.errors import ConfigurationError, ImageError, error_of
 from bertir.fetch import Fetcher, OfflineError
 from bertir.local_runtime import InVirtualenv
 from bertir.lock import ImageLock, LayerPin
+from bertir.materials import missing_materials
 from bertir.progress import SILENT
 from bertir.runtime import chosen_runtime
 from bertir.virtualenv import Machine, Virtualenv, python_of
@@ -114,6 +116,8 @@ def test_its_modules_are_compiled_under_their_final_path(bench: Bench) -> None:
     assert cached.startswith(str(place))
     data = (place / cached).read_bytes()
     assert data[4:8] == b"\1\0\0\0"  # an unchecked hash, PEP 552
+    assert source.encode() in data
+    assert b"/work-" not in data
 
 
 def test_it_is_made_once_also_by_several_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +159,7 @@ def test_one_that_is_killed_while_it_is_made_is_not_taken_for_whole(
     """The rename is the last thing; what comes before it lies in a folder that the next run sweeps."""
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr("os.sync", lambda: os.kill(os.getpid(), 9))
+        monkeypatch.setattr("pathlib.Path.rename", lambda *_: os.kill(os.getpid(), 9))
         try:
             bench.provide()
         finally:
@@ -229,6 +233,12 @@ def test_what_the_runtime_states_is_the_wheels_and_no_image(store: Store, tmp_pa
     assert work.stays > sum(layer.size for layer in builder.lock.layers if layer.name != "debian")
 
 
+def test_offline_the_wheels_are_missing_and_no_package_of_debians_is(store: Store) -> None:
+    missing = missing_materials(done_builder(store, chosen=LOCAL), None)
+    assert {f"wheel/{pin.name}-{pin.version}" for pin in done_builder(store).lock.wheels} <= {*missing}
+    assert not [name for name in missing if name.startswith("debian/")]
+
+
 # its end
 
 
@@ -238,7 +248,7 @@ def test_it_goes_when_it_was_not_used_for_long(bench: Bench) -> None:
     os.utime(place, (moment, moment))
     planned = collect(bench.store, Rules(older_than=30 * DAY, dry_run=True))
     assert (planned.virtualenvs, place.exists()) == (1, True)
-    assert planned.bytes >= sum(len(data) for data in FIRST.values())
+    assert planned.bytes == sum(path.lstat().st_size for path in place.rglob("*"))
     assert collect(bench.store, Rules(older_than=30 * DAY)).virtualenvs == 1
     assert not place.exists()
     assert list((bench.store.root / "tmp").iterdir()) == []
