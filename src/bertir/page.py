@@ -233,14 +233,21 @@ def _lineage(report: Mapping[str, Any]) -> list[Element]:
         for node in of.nodes
         if node.name in made_of
     ]
-    image = report["from"]["image"].get("id", "")
-    where = f" The steps but source ran in the image {image[7:19]}." if image else ""
+    what, digest = _ran_in(report)
+    where = f" The steps but source ran in the {what} {digest[7:19]}." if digest else ""
     return [
         element("h2", "What was made of what"),
         _wide("Graph of materials and steps", plots.graph(of)),
         _wide("The graph as a table", _table(["", "made of", "how"], rows)),
         element("p", f"Programs and sentences ({OTHERS}) aren't drawn.{where}", class_="soft"),
     ]
+
+
+def _ran_in(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Give what the steps ran in, and its digest; that is empty if it isn't told."""
+    if "virtualenv" in report["from"]:
+        return "virtualenv", str(report["from"]["virtualenv"]["digest"])
+    return "image", str(report["from"]["image"].get("id", ""))
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[Element]:
@@ -272,7 +279,8 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[Element]:
 
 
 def _materials(report: Mapping[str, Any]) -> list[Element]:
-    origin, source, image = (report["from"][name] for name in ("model", "source", "image"))
+    what, _ = _ran_in(report)
+    origin, source, ran_in = (report["from"][name] for name in ("model", "source", what))
     parts: list[Element] = [element("h2", "Materials")]
     parts += [
         _listed("The published IR, and what is beside it", report["ir"].items(), opened=True),
@@ -281,11 +289,11 @@ def _materials(report: Mapping[str, Any]) -> list[Element]:
         _listed("Patches", ((patch["name"], patch["digest"]) for patch in source["patches"])),
     ]
     for name, title in (("wheels", "Wheels"), ("debian_packages", "Debian packages")):
-        pins = image.get(name, [])
+        pins = ran_in.get(name, [])
         if pins:
             parts.append(
                 _listed(
-                    f"{title} of the image, {len(pins)}",
+                    f"{title} of the {what}, {len(pins)}",
                     ((f"{pin['name']} {pin['version']}", pin["digest"]) for pin in pins),
                 )
             )
@@ -307,6 +315,8 @@ def _surroundings(report: Mapping[str, Any]) -> list[Element]:
         if told:
             facts["engine"] = f"{told['name']} {told.get('version', '')}, {told.get('architecture', '')}"
             facts["kernel"] = str(told.get("kernel", ""))
+            if "without" in told:
+                facts["isolation"] = f"without {told['without']}"
         made = step["facts"].get("bertir", {})
         if "version" in made:
             facts["bertir"] = made["version"] + (
@@ -314,9 +324,11 @@ def _surroundings(report: Mapping[str, Any]) -> list[Element]:
             )
         if "finished" in step["facts"]:
             facts["finished"] = str(step["facts"]["finished"])
-    image = report["from"]["image"]
-    if "id" in image:
-        facts["image"] = f"{image['id'][7:19]}, {image['platform']}"
+    what, digest = _ran_in(report)
+    ran_in = report["from"][what]
+    if digest:
+        kind = ran_in["platform"] if what == "image" else f"Python {ran_in['python']}, {ran_in['libc']}"
+        facts[what] = f"{digest[7:19]}, {kind}"
     return [
         element("h2", "Surroundings"),
         element(

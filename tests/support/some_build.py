@@ -78,7 +78,7 @@ def digest(text: str) -> Digest:
 
 
 # What the steps ran in, if not in the image.
-VIRTUALENV = {
+VIRTUALENV: dict[str, Any] = {
     "digest": str(digest("virtualenv")),
     "python": "3.11.2",
     "implementation": "cpython",

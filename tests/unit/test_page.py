@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pytest
 from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from some_build import some_build
+from some_build import FACTS, VIRTUALENV, some_build
 
 from bertir.lineage import lineage, slots
 from bertir.page import page
@@ -181,3 +182,18 @@ def test_what_was_made_of_what_follows_from_digests(told: dict[str, Any]) -> Non
         assert [number for number, column in enumerate(placed) if {*way} & {*column}] == list(
             range(columns[way[0]], columns[way[-1]] + 1)
         )
+
+
+def test_what_ran_in_a_virtualenv_is_not_said_to_have_run_in_the_image() -> None:
+    build = some_build(ROOT / "models.toml")
+    [step] = build.steps
+    engine = {**FACTS["engine"], "name": "local", "without": "a network of its own"}
+    local = replace(step, facts={**FACTS, "engine": engine})
+    text = read(json.loads(report(replace(build, steps=(local,), virtualenv=VIRTUALENV)))).text
+    short = VIRTUALENV["digest"][7:19]
+    assert f"ran in the virtualenv {short}" in text
+    assert "Wheels of the virtualenv, 1" in text
+    assert f"{short}, Python 3.11.2, glibc 2.36" in text
+    assert "without a network of its own" in text
+    assert "of the image" not in text
+    assert str(build.image.image_id)[7:19] not in text
