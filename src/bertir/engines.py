@@ -6,12 +6,12 @@ run in, and so what its key says of that, is in runtime.py.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bertir.errors import ConfigurationError, ImageError
+from bertir.nearest import did_you_mean
 from bertir.redact import shown
 
 if TYPE_CHECKING:
@@ -117,9 +117,8 @@ def chosen(option: str, environment: Mapping[str, str], marker: Path = MARKER) -
     if not said:
         return LOCAL if marker.exists() else DOCKER
     if said not in ENGINES:
-        near = difflib.get_close_matches(said, ENGINES, n=1, cutoff=0.4)
         raise ConfigurationError(
             f"{named} must be {' or '.join(ENGINES)}, and is {shown(said)}",
-            advice=f"Did you mean {near[0]}?" if near else "",
+            advice=did_you_mean(said, ENGINES),
         )
     return said
