@@ -309,19 +309,26 @@ def build_matrix(
 @task(
     auto_shortflags=False,
     help={
+        "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
         "archive": "write the image to this file, for Docker, podman and skopeo (default: none, it is loaded)",
         "offline": OFFLINE_HELP,
         "format": FORMAT_HELP,
     },
 )
-def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
+def image(
+    _: Context, job: bool = False, archive: str = "", offline: bool = False, format_: str = "text"
+) -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
     from bertir import commands
 
     with exit_statuses(format_):
         tell(
             commands.image(
-                open_session(ROOT, os.environ), archive=archive, offline=offline, as_json=format_ == "json"
+                open_session(ROOT, os.environ),
+                job=job,
+                archive=archive,
+                offline=offline,
+                as_json=format_ == "json",
             )
         )
 
@@ -484,7 +491,7 @@ def models(_: Context, format_: str = "text") -> None:
 @task(
     auto_shortflags=False,
     help={
-        "only": "source, image, host or bench (what `invoke bench` compares with, which no other call writes) (default: the first three; with --check, all)",
+        "only": "source, image, host, job (the image for CI jobs) or bench (what `invoke bench` compares with, which no other call writes) (default: the first four; with --check, all)",
         "check": "write nothing, fail if a lock is stale",
         "format": FORMAT_HELP,
     },

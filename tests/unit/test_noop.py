@@ -52,6 +52,7 @@ UNUSED = {
         "verify",
         "web",
     ),
+    *("job", "job_intent", "job_layer", "job_lock", "resolve_job"),
     *("page", "wheel", "wheelhouse", "zip_check"),
 }
 
