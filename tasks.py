@@ -458,12 +458,20 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     help={
         # Not positional: invoke has no positional argument that may be left out.
         "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
+        "job": "of the image that a CI job runs bertir in",
         "output": "write it to this file (default: standard output)",
         "offline": OFFLINE_HELP,
         "format": "json, the document itself, or text, a table (default: json; with --output: of what was written, text)",
     },
 )
-def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, format_: str = "") -> None:
+def sbom(
+    _: Context,
+    folder: str = "",
+    job: bool = False,
+    output: str = "",
+    offline: bool = False,
+    format_: str = "",
+) -> None:
     """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
     from bertir import evidence
 
@@ -472,6 +480,7 @@ def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, 
             evidence.sbom(
                 open_session(ROOT, os.environ),
                 folder,
+                job=job,
                 output=output,
                 offline=offline,
                 as_json=(format_ or ("text" if output else "json")) == "json",

@@ -77,12 +77,13 @@ def image(session: Session, *, job: bool, archive: str, offline: bool, as_json: 
     begun = time.monotonic()
     with session.builder(offline=offline) as builder:
         assemble, load = builder.assemble_image, builder.load_image
-        lock = builder.lock
+        lock, name = builder.lock, builder.intent.name
         if job:
             from bertir.job import assemble_job, load_job, load_job_image
 
             assemble, load = partial(assemble_job, builder), partial(load_job_image, builder)
-            lock = load_job(builder.layout.root, builder.intent, builder.lock).lock
+            pinned = load_job(builder.layout.root, builder.intent, builder.lock)
+            lock, name = pinned.lock, pinned.intent.name
         if archive:
             from bertir.image import write_archive
 
@@ -92,6 +93,7 @@ def image(session: Session, *, job: bool, archive: str, offline: bool, as_json: 
             place = f"loaded as {healed(load, session.progress)}"
     facts: dict[str, Any] = {
         "image": str(lock.image_id),
+        "reference": f"{name}:{lock.image_id.short}",
         "manifest": str(lock.manifest),
         "platform": lock.platform,
         "layers": {layer.name: {"digest": str(layer.digest), "bytes": layer.size} for layer in lock.layers},
@@ -103,6 +105,7 @@ def image(session: Session, *, job: bool, archive: str, offline: bool, as_json: 
     layers = ", ".join(f"{layer.name} {layer.size / 1e6:.0f} MB" for layer in lock.layers)
     rows = [
         ("image", facts["image"]),
+        ("reference", facts["reference"]),
         ("layers", layers),
         ("where", place),
         ("seconds", f"{facts['seconds']:.1f}"),

@@ -109,8 +109,15 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
 
 
-def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: bool) -> str:
+def sbom(
+    session: Session, folder: str, *, job: bool = False, output: str, offline: bool, as_json: bool
+) -> str:
     from bertir.sbom import serialised
+
+    if folder and job:
+        raise ConfigurationError(
+            "--folder and --job exclude each other: whose bill of materials is it to be?"
+        )
 
     # Not by Path.resolve, which raises at links that lead in a circle.
     inside = os.path.realpath(Path(output).absolute().parent) == os.path.realpath(folder)
@@ -125,9 +132,11 @@ def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: 
         value = published_sbom(Path(folder))
     else:
         from bertir.image_sbom import locked_image_sbom
+        from bertir.job_sbom import locked_job_sbom
 
+        written = locked_job_sbom if job else locked_image_sbom
         with session.builder(offline=offline) as builder:
-            value = healed(lambda: locked_image_sbom(builder), session.progress)
+            value = healed(lambda: written(builder), session.progress)
     data = serialised(value)
     if not output:
         return data.decode().rstrip("\n") if as_json else show.sbom_text(value)

@@ -65,7 +65,7 @@ def test_the_loaded_image_has_the_locked_id_and_suits_a_job(
     found = client.images.get(job.image.reference)
     client.close()
     assert found.id in (str(job.lock.image_id), str(job.lock.manifest))
-    # What GitHub starts a job's container by, and how it and GitLab run scripts.
+    # What GitHub starts a job's container by, and what its and GitLab's scripts are run by and use.
     programs = [
         "tail",
         "sh",
@@ -87,6 +87,25 @@ def test_the_loaded_image_has_the_locked_id_and_suits_a_job(
     ]
     assert len(run(f"command -v {' '.join(programs)}").split()) == len(programs)
     assert run("id -u").strip() == job.intent.user.partition(":")[0]
+
+
+def test_a_job_is_run_in_a_container_that_does_nothing_as_github_does_it(
+    builder: Builder, engine_environment: dict[str, str]
+) -> None:
+    client = docker.from_env(environment=engine_environment)
+    container = client.containers.create(
+        load_job_image(builder), ["-f", "/dev/null"], entrypoint="tail", network_mode="none"
+    )
+    try:
+        container.start()
+        script = "cat /etc/*release | grep ^ID; invoke --version; command -v python3"
+        status, said = container.exec_run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script])
+    finally:
+        container.remove(force=True)
+        client.close()
+    assert isinstance(said, bytes)
+    assert (status, said.decode().split("\n")[0]) == (0, "ID=debian")
+    assert said.decode().split()[-1] == "/opt/bertir/bin/python3"
 
 
 @pytest.mark.parametrize("user", [ROOT_USER, STEP_USER, "1001:121"])
@@ -235,7 +254,8 @@ def test_assembled_elsewhere_it_has_the_locked_bits(builder: Builder, job: Job, 
     )
     assert done.status == 0, done.stderr
     assert "precompile done" in done.stderr  # or else nothing was assembled
-    assert json.loads(done.stdout)["image"] == str(job.lock.image_id)
+    said = json.loads(done.stdout)
+    assert (said["image"], said["reference"]) == (str(job.lock.image_id), job.image.reference)
     with tarfile.open(target) as tar:
         names = tar.getnames()
     assert f"blobs/sha256/{job.lock.image_id.hex}" in names

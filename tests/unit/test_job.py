@@ -8,9 +8,11 @@ import tarfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packages import SITE, make_deb, make_wheel, member, small_intent
 
 from bertir.apt import ResolvedPackage
@@ -23,9 +25,11 @@ from bertir.intent import File, Folder, load_intent
 from bertir.job import Job, JobMaterials, assemble_job_layers, load_job
 from bertir.job_intent import MARKER, STAMP, JobIntent, Link, load_job_intent, parse_job_intent
 from bertir.job_lock import load_host_pins
-from bertir.lock import ImageLock, load_image_lock
+from bertir.job_sbom import job_sbom
+from bertir.lock import PRECOMPILE, ImageLock, load_image_lock
 from bertir.requirements import Requirement, dump_requirements
 from bertir.resolve_job import _refuse_changed, applicable, installed
+from bertir.sbom import image_link, serialised
 from bertir.store import Store
 
 if TYPE_CHECKING:
@@ -310,7 +314,7 @@ class Parts:
 
     def assemble(self, store: Store, expected: tuple[LayerPin, ...] = ()) -> tuple[LayerPin, ...]:
         lock = self.below(store)
-        tool = make_deb(
+        self.tool = tool = make_deb(
             self.folder,
             [
                 member("./bin/tool", b"#!/bin/sh", mode=0o755),
@@ -319,8 +323,9 @@ class Parts:
                 member("./home/job", kind=tarfile.DIRTYPE, mode=0o700),
             ],
             name="tool",
+            control="Depends: small (>= 1:1.0), perl\n",
         )
-        wheel = make_wheel(
+        self.wheel = wheel = make_wheel(
             self.folder,
             {"own.py": b"z = 1", "weight": b"weight"},
             name="own",
@@ -474,3 +479,57 @@ def test_another_tool_leaves_the_virtualenv_as_it_is_and_the_other_way_round(
         True,
         False,
     ]
+
+
+# the bill of materials
+
+
+def document_of(parts: Parts, store: Store) -> tuple[ImageLock, dict[str, Any]]:
+    below, layers = parts.below(store), parts.assemble(store)
+    image = describe_image(parts.job.over(parts.step), layers)
+    lock = ImageLock(
+        inputs={PRECOMPILE: HOST_LOCK},
+        platform="linux/amd64",
+        debian=(parts.tool[0],),
+        wheels=(parts.wheel[0],),
+        layers=layers,
+        image_id=image.id,
+        manifest=image.manifest_digest,
+    )
+    job = Job(intent=parts.job, lock=lock, image=image)
+    value = job_sbom(
+        parts.step,
+        below,
+        job,
+        ["own>=1"],
+        packages=[parts.tool],
+        below=parts.step_packages,
+        wheels=[parts.wheel],
+    )
+    return below, value
+
+
+def test_the_document_lists_what_the_job_image_has_over_the_step_image_and_links_to_that_ones(
+    parts: Parts, store: Store
+) -> None:
+    step, value = document_of(parts, store)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(serialised(value).decode()) is None
+    listed = {component["bom-ref"]: component for component in value["components"]}
+    tool, own = "pkg:deb/debian/tool@1:1.0-1?arch=amd64&distro=bookworm", "pkg:pypi/own@1.0"
+    assert set(listed) == {tool, own, "file/etc/gitconfig", "layer/host", "step-image"}
+    assert listed["step-image"]["externalReferences"] == [
+        {"type": "bom", "url": image_link(step.image_id, step.manifest)}
+    ]
+    edges = {edge["ref"]: edge["dependsOn"] for edge in value["dependencies"]}
+    assert set(edges["image"]) == set(listed)
+    assert edges[tool] == ["step-image"], "its package below"
+    facts = [(item["name"], item["value"]) for item in listed[tool]["properties"]]
+    assert ("bertir:dependency:unmet", "perl") in facts
+    assert value["metadata"]["component"]["name"] == "bertir-job"
+
+
+def test_the_document_of_an_equal_image_is_the_same(parts: Parts, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    _, one = document_of(parts, store)
+    _, other = document_of(Parts(tmp_path / "other"), Store(tmp_path / "other" / "store"))
+    assert serialised(one) == serialised(other)
