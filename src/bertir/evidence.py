@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bertir import materials, show
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.healing import healed
+from bertir.installed import is_installed
 from bertir.model import load_models, named_or_first
 from bertir.publish import SIGNATURES
 from bertir.redact import PASSPHRASE
@@ -119,6 +120,11 @@ def sbom(
             "--folder and --job exclude each other: whose bill of materials is it to be?"
         )
 
+    if job and is_installed():
+        raise ConfigurationError(
+            "the job image's bill of materials says what bertir asks for, which only a checkout's pyproject.toml has",
+            advice="Ask a checkout of the same version.",
+        )
     # Not by Path.resolve, which raises at links that lead in a circle.
     inside = os.path.realpath(Path(output).absolute().parent) == os.path.realpath(folder)
     if folder and output and inside:
