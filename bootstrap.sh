@@ -32,13 +32,30 @@ install() {
   "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --quiet "$@"
 }
 
+# bertir's job image has a virtualenv of this lock's wheels (docker/job.toml), whose Python this is: there is nothing to
+# install, and no index to ask.
+if [ "$kind" = build ] && there=$(command -v "$python") && there=${there%/bin/*} &&
+  [ -f "$there/build.lock.digest" ]; then
+  if [ "$(cat "$there/build.lock.digest")" = "$(sed -n '2s/^# Digest of what follows: //p' requirements/build.lock)" ]; then
+    if [ "$(readlink "$venv")" != "$there" ]; then
+      say "$there has what bertir needs; $venv leads there"
+      rm -rf "$venv"
+      ln -s "$there" "$venv"
+    fi
+    exit 0
+  fi
+  fail "this job image was made for another checkout: $there holds other packages than requirements/build.lock pins" \
+    "Take the image of this one, by its own docker/job.lock: invoke image --job"
+fi
+
 # git: the BERT source is a Git repository. ensurepip: Debian has it in python3-venv.
 missing=
 command -v "$python" >/dev/null 2>&1 || missing="$missing python3"
 command -v git >/dev/null 2>&1 || missing="$missing git"
 "$python" -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
-  if [ "$(id -u)" = 0 ] && [ "$python" = python3 ] && [ -f /etc/debian_version ]; then
+  if [ "$(id -u)" = 0 ] && [ "$python" = python3 ] && [ -f /etc/debian_version ] &&
+    command -v apt-get >/dev/null 2>&1; then
     say "installing$missing with apt-get, as root"
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND

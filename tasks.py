@@ -316,19 +316,26 @@ def build_matrix(
 @task(
     auto_shortflags=False,
     help={
+        "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
         "archive": "write the image to this file, for Docker, podman and skopeo (default: none, it is loaded)",
         "offline": OFFLINE_HELP,
         "format": FORMAT_HELP,
     },
 )
-def image(_: Context, archive: str = "", offline: bool = False, format_: str = "text") -> None:
+def image(
+    _: Context, job: bool = False, archive: str = "", offline: bool = False, format_: str = "text"
+) -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
     from bertir import commands
 
     with exit_statuses(format_):
         tell(
             commands.image(
-                open_session(ROOT, os.environ), archive=archive, offline=offline, as_json=format_ == "json"
+                open_session(ROOT, os.environ),
+                job=job,
+                archive=archive,
+                offline=offline,
+                as_json=format_ == "json",
             )
         )
 
@@ -458,12 +465,20 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
     help={
         # Not positional: invoke has no positional argument that may be left out.
         "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
+        "job": "of the image that a CI job runs bertir in",
         "output": "write it to this file (default: standard output)",
         "offline": OFFLINE_HELP,
         "format": "json, the document itself, or text, a table (default: json; with --output: of what was written, text)",
     },
 )
-def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, format_: str = "") -> None:
+def sbom(
+    _: Context,
+    folder: str = "",
+    job: bool = False,
+    output: str = "",
+    offline: bool = False,
+    format_: str = "",
+) -> None:
     """Give the CycloneDX bill of materials of the image or of a model. Example: `invoke sbom --output image.cdx.json`."""
     from bertir import evidence
 
@@ -472,6 +487,7 @@ def sbom(_: Context, folder: str = "", output: str = "", offline: bool = False, 
             evidence.sbom(
                 open_session(ROOT, os.environ),
                 folder,
+                job=job,
                 output=output,
                 offline=offline,
                 as_json=(format_ or ("text" if output else "json")) == "json",
@@ -491,7 +507,7 @@ def models(_: Context, format_: str = "text") -> None:
 @task(
     auto_shortflags=False,
     help={
-        "only": "source, image, host or bench (what `invoke bench` compares with, which no other call writes) (default: the first three; with --check, all)",
+        "only": "source, image, host, job (the image for CI jobs) or bench (what `invoke bench` compares with, which no other call writes) (default: the first four; with --check, all)",
         "check": "write nothing, fail if a lock is stale",
         "format": FORMAT_HELP,
     },

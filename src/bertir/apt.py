@@ -39,10 +39,12 @@ class ResolvedPackage:
     path: Path
 
 
-def resolve_packages(intent: DebianIntent, mirror: str, folder: Path) -> tuple[ResolvedPackage, ...]:
+def resolve_packages(
+    intent: DebianIntent, mirror: str, folder: Path, *, installed: str = ""
+) -> tuple[ResolvedPackage, ...]:
     """Choose the newest versions in the suite of the packages and all that they depend on; fetch them into `folder`.
 
-    Gives them sorted by name.
+    Gives them sorted by name. `installed`: what is there already, as dpkg's status file has it; it isn't given.
 
     Raises:
         LockError: there is no apt, no keyring, or apt fails (its message is in the error's).
@@ -58,7 +60,7 @@ def resolve_packages(intent: DebianIntent, mirror: str, folder: Path) -> tuple[R
             advice="Run: apt-get install debian-archive-keyring",
         )
     root = folder.absolute()
-    _write_root(root, intent, mirror)
+    _write_root(root, intent, mirror, installed)
     _apt(root, ["update", "--error-on=any"])  # apt calls an unreachable mirror a warning
     install = ["install", "--yes", *sorted(intent.packages)]
     listed = _apt(root, [*install, "--print-uris"])
@@ -101,10 +103,10 @@ def parse_uris(listed: str, mirror: str) -> dict[str, DebianPackage]:
     return packages
 
 
-def _write_root(root: Path, intent: DebianIntent, mirror: str) -> None:
+def _write_root(root: Path, intent: DebianIntent, mirror: str, installed: str) -> None:
     for name in ("lists/partial", "cache/archives/partial", "etc"):
         (root / name).mkdir(parents=True)
-    (root / "status").touch()
+    (root / "status").write_text(installed)
     (root / "etc" / "sources.list").write_text(
         f"deb [arch={intent.architecture} signed-by={KEYRING}] {mirror} {intent.suite} {intent.component}\n"
     )

@@ -341,9 +341,9 @@ class Builder:
             require_room_for_image(self.store, self.lock, self.containers.image_folder())
             return self.assemble_image()
 
-        return self._loaded(self.lock.image_id, self.lock.manifest, assembled)
+        return self.loaded(self.lock.image_id, self.lock.manifest, assembled)
 
-    def _loaded(self, image_id: Digest, manifest: Digest, image: Callable[[], Image]) -> str:
+    def loaded(self, image_id: Digest, manifest: Digest, image: Callable[[], Image]) -> str:
         """Give the ID of a loaded image; of several processes that lack it one loads it, and the others wait."""
         # Asked each time, not remembered: somebody may remove it between two steps.
         if found := self.containers.find_image((image_id, manifest)):
@@ -356,11 +356,13 @@ class Builder:
             return self.containers.find_image((image_id, manifest)) or self._load(image())
 
     def remove_image(self) -> None:
-        """Remove the locked image, and the interpreter's, from the engine; a user's own tags of them stay."""
+        """Remove the locked image, the interpreter's and that for jobs from the engine; a user's own tags of them stay."""
         from bertir.image import interpreter_image, locked_image
+        from bertir.job import load_job
 
         debian = next(layer for layer in self.lock.layers if layer.name == "debian")
-        for image in (locked_image(self.intent, self.lock), interpreter_image(self.intent, debian)):
+        step, interpreter = locked_image(self.intent, self.lock), interpreter_image(self.intent, debian)
+        for image in (load_job(self.layout.root, self.intent, self.lock).image, step, interpreter):
             self.containers.remove_image(image.reference)
 
     def is_provided(self) -> bool:
@@ -425,7 +427,7 @@ class Builder:
         def run() -> Outcome:
             # It stays loaded: its one layer is the large image's first, and somebody else's build may be using it.
             return self._run(
-                step, lambda: self._loaded(interpreter.id, interpreter.manifest_digest, lambda: interpreter)
+                step, lambda: self.loaded(interpreter.id, interpreter.manifest_digest, lambda: interpreter)
             )
 
         result = self.realise(step.derivation(interpreter.id), run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,22 +80,27 @@ def build_matrix(
     return show.to_json(facts) if as_json else matrix_text(facts), matrix.error()
 
 
-def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> str:
+def image(session: Session, *, job: bool, archive: str, offline: bool, as_json: bool) -> str:
     begun = time.monotonic()
     with session.builder(offline=offline) as builder:
+        assemble, load = builder.assemble_image, builder.load_image
+        lock, name = builder.lock, builder.intent.name
+        if job:
+            from bertir.job import assemble_job, load_job, load_job_image
+
+            assemble, load = partial(assemble_job, builder), partial(load_job_image, builder)
+            pinned = load_job(builder.layout.root, builder.intent, builder.lock)
+            lock, name = pinned.lock, pinned.intent.name
         if archive:
             from bertir.image import write_archive
 
-            healed(
-                lambda: write_archive(builder.store, builder.assemble_image(), Path(archive)),
-                session.progress,
-            )
+            healed(lambda: write_archive(builder.store, assemble(), Path(archive)), session.progress)
             place = archive
         else:
-            place = f"loaded as {healed(builder.load_image, session.progress)}"
-        lock = builder.lock
+            place = f"loaded as {healed(load, session.progress)}"
     facts: dict[str, Any] = {
         "image": str(lock.image_id),
+        "reference": f"{name}:{lock.image_id.short}",
         "manifest": str(lock.manifest),
         "platform": lock.platform,
         "layers": {layer.name: {"digest": str(layer.digest), "bytes": layer.size} for layer in lock.layers},
@@ -106,6 +112,7 @@ def image(session: Session, *, archive: str, offline: bool, as_json: bool) -> st
     layers = ", ".join(f"{layer.name} {layer.size / 1e6:.0f} MB" for layer in lock.layers)
     rows = [
         ("image", facts["image"]),
+        ("reference", facts["reference"]),
         ("layers", layers),
         ("where", place),
         ("seconds", f"{facts['seconds']:.1f}"),
@@ -167,7 +174,8 @@ def models(session: Session, *, as_json: bool) -> str:
     return show.to_json(facts) if as_json else show.models_text(facts)
 
 
-LOCKS = ("source", "image", "host")
+# In this order: the job's is made from the image's and the host's.
+LOCKS = ("source", "image", "host", "job")
 # What benchmarks compare with: written when it is asked for alone, as it is chosen for one kind of machine.
 BENCH_LOCK = "bench"
 
@@ -203,6 +211,11 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
             resolve.resolve_image(
                 session.layout.docker, builder.store, session.environment, builder.precompile
             )
+    if "job" in chosen:
+        from bertir.resolve_job import resolve_job
+
+        with session.builder() as builder:  # which reads the locks that were just written
+            resolve_job(builder)
 
 
 def _check_locks(session: Session, chosen: list[str]) -> None:
@@ -217,6 +230,11 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
         locked_image(load_intent(session.layout.docker), load_image_lock(session.layout.docker))
     if "host" in chosen:
         check_host_locks(session.layout.root)
+    if "job" in chosen:
+        from bertir.job import load_job
+
+        step = load_intent(session.layout.docker)
+        load_job(session.layout.root, step, load_image_lock(session.layout.docker, step))
     if BENCH_LOCK in chosen:
         check_optimum_lock(session.layout.root)
 

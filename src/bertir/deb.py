@@ -53,6 +53,24 @@ def package_entries(package: DebianPackage, path: Path) -> list[Entry]:
         ImageError: it is no Debian package, another one than locked, or holds what no layer may:
             a device, a path that leads out, a hard link to nothing, more than `MOST_BYTES`.
     """
+    with _opened(package, path) as (deb, control), _part(deb, "data.tar") as tar:
+        entries = list(_data_entries(tar, what=f"{package.name} {package.version}"))
+    return [*entries, text_entry(f"{STATUS}/{package.name}", f"{control.strip()}\n")]
+
+
+def package_control(package: DebianPackage, path: Path) -> str:
+    """Give a package's control file.
+
+    Raises:
+        ImageError: it is no Debian package, or another one than locked.
+    """
+    with _opened(package, path) as (_, control):
+        return control
+
+
+@contextmanager
+def _opened(package: DebianPackage, path: Path) -> Iterator[tuple[DebFile, str]]:
+    """Open a package that is the locked one, with its control file."""
     try:
         with path.open("rb") as file:
             deb = DebFile(fileobj=file)
@@ -65,11 +83,9 @@ def package_entries(package: DebianPackage, path: Path) -> list[Entry]:
                     f"\n  expected {package.name} {package.version} {package.architecture}"
                     f"\n  found    {' '.join(identity)}"
                 )
-            with _part(deb, "data.tar") as tar:
-                entries = list(_data_entries(tar, what=f"{package.name} {package.version}"))
+            yield deb, control
     except _UNREADABLE as error:
         raise ImageError(f"{package.name} {package.version}: can't read the package: {error}") from error
-    return [*entries, text_entry(f"{STATUS}/{package.name}", f"{control.strip()}\n")]
 
 
 # What python-debian, tarfile and the decompressors raise on other bytes than a package's.

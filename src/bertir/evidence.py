@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bertir import materials, show
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.healing import healed
+from bertir.installed import is_installed
 from bertir.model import load_models, named_or_first
 from bertir.publish import SIGNATURES
 from bertir.redact import PASSPHRASE
@@ -109,9 +110,21 @@ def keygen(session: Session, *, key: str, as_json: bool) -> str:
     return show.to_json(facts) if as_json else show.table(list(facts.items()))
 
 
-def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: bool) -> str:
+def sbom(
+    session: Session, folder: str, *, job: bool = False, output: str, offline: bool, as_json: bool
+) -> str:
     from bertir.sbom import serialised
 
+    if folder and job:
+        raise ConfigurationError(
+            "--folder and --job exclude each other: whose bill of materials is it to be?"
+        )
+
+    if job and is_installed():
+        raise ConfigurationError(
+            "the job image's bill of materials says what bertir asks for, which only a checkout's pyproject.toml has",
+            advice="Ask a checkout of the same version.",
+        )
     # Not by Path.resolve, which raises at links that lead in a circle.
     inside = os.path.realpath(Path(output).absolute().parent) == os.path.realpath(folder)
     if folder and output and inside:
@@ -125,9 +138,11 @@ def sbom(session: Session, folder: str, *, output: str, offline: bool, as_json: 
         value = published_sbom(Path(folder))
     else:
         from bertir.image_sbom import locked_image_sbom
+        from bertir.job_sbom import locked_job_sbom
 
+        written = locked_job_sbom if job else locked_image_sbom
         with session.builder(offline=offline) as builder:
-            value = healed(lambda: locked_image_sbom(builder), session.progress)
+            value = healed(lambda: written(builder), session.progress)
     data = serialised(value)
     if not output:
         return data.decode().rstrip("\n") if as_json else show.sbom_text(value)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-HOST_LOCKS: Mapping[str, tuple[str, ...]] = {"build.lock": ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
+BUILD_LOCK = "build.lock"
+HOST_LOCKS: Mapping[str, tuple[str, ...]] = {BUILD_LOCK: ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
 # Of a virtualenv of its own, which `invoke bench` compares with; nothing of bertir's is in it.
 OPTIMUM_LOCK, OPTIMUM = "optimum.lock", "optimum"
 # Required by one of these, and used by nothing that is compared. The published torchvision is of another build of torch.

@@ -34,6 +34,8 @@ _MADE_BY = {
     "debian": "bertir: Debian packages of docker/debian.lock, no maintainer script run",
     "wheels": "bertir: wheels of docker/requirements.lock",
     "pyc": "bertir: docker/steps/precompile.py",
+    "tools": "bertir: Debian packages of docker/job-debian.lock, no maintainer script run",
+    "host": "bertir: wheels of docker/job-requirements.lock, and docker/steps/precompile.py",
 }
 
 
@@ -82,8 +84,10 @@ def interpreter_image(intent: ImageIntent, debian: LayerPin) -> Image:
     return describe_image(intent, [debian])
 
 
-def locked_image(intent: ImageIntent, lock: ImageLock) -> Image:
-    """Give the image that a lock pins.
+def locked_image(
+    intent: ImageIntent, lock: ImageLock, *, file: str = "docker/image.lock", relock: str = "invoke lock"
+) -> Image:
+    """Give the image that a lock pins; `file` is that lock, and `relock` writes it.
 
     Raises:
         ImageError: the locked layers make another ID than the locked one.
@@ -94,7 +98,7 @@ def locked_image(intent: ImageIntent, lock: ImageLock) -> Image:
             f"the locked layers make another image than the locked one"
             f"\n  expected {lock.image_id}, manifest {lock.manifest}"
             f"\n  found    {image.id}, manifest {image.manifest_digest}",
-            advice="If bertir's code was changed: invoke lock. Otherwise restore docker/image.lock (git checkout).",
+            advice=f"If bertir's code was changed: {relock}. Otherwise restore {file} (git checkout).",
         )
     return image
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.image import describe_image
+from bertir.intent import IMAGE_TOML
 from bertir.inventory import debian_parts, required_names, wheel_parts
 from bertir.lock import PRECOMPILE
 from bertir.materials import image_files
@@ -59,22 +60,22 @@ def image_sbom(
     debian = {part.name: part for part in debian_parts(packages)}
     interpreter = interpreter_version(intent, lock)
     python = {normalised_name(part.name): part for part in wheel_parts(wheels, intent.python, interpreter)}
-    refs = {("deb", name): _debian_purl(part, intent) for name, part in debian.items()}
+    refs = {("deb", name): part_purl(part, intent) for name, part in debian.items()}
     refs |= {("wheel", name): pypi_purl(part.name, part.version) for name, part in python.items()}
-    items = [_item(part, refs["deb", name]) for name, part in debian.items()]
-    items += [_item(part, refs["wheel", name]) for name, part in python.items()]
+    items = [part_item(part, refs["deb", name]) for name, part in debian.items()]
+    items += [part_item(part, refs["wheel", name]) for name, part in python.items()]
     others = _other_items(intent, lock)
     first = [refs["deb", name] for name in intent.debian.packages]
     first += [refs["wheel", name] for name in required_names(intent.python)]
     edges = {IMAGE_REF: [*first, *(item.ref for item in others)]}
     edges |= {refs["deb", name]: [refs["deb", other] for other in debian[name].needs] for name in debian}
     edges |= {refs["wheel", name]: [refs["wheel", other] for other in python[name].needs] for name in python}
-    [subject] = components([_image(intent, lock)])
+    [subject] = components([image_item(intent, lock, IMAGE_NAME)])
     value = document(
         subject,
         components=components([*items, *others]),
         dependencies=[{"ref": ref, "dependsOn": sorted(set(edges[ref]))} for ref in sorted(edges)],
-        compositions=_compositions(debian, python, refs),
+        compositions=compositions(debian, python, refs),
     )
     return numbered(value, image_serial(lock.image_id, lock.manifest))
 
@@ -87,11 +88,13 @@ def interpreter_version(intent: ImageIntent, lock: ImageLock) -> str:
     return intent.python.version
 
 
-def _debian_purl(part: Part, intent: ImageIntent) -> str:
+def part_purl(part: Part, intent: ImageIntent) -> str:
+    """Give the purl of a Debian package."""
     return debian_purl(part.name, part.version, part.architecture, intent.debian.suite)
 
 
-def _item(part: Part, purl: str) -> Item:
+def part_item(part: Part, purl: str) -> Item:
+    """Give a package or wheel as a component."""
     facts = list(part.facts)
     if part.declared.source:
         facts.append(("licence:declared-in", part.declared.source))
@@ -113,16 +116,7 @@ def _item(part: Part, purl: str) -> Item:
 
 def _other_items(intent: ImageIntent, lock: ImageLock) -> list[Item]:
     """What no package brought: files of `image.toml`, and the modules compiled beforehand."""
-    items = [
-        Item(
-            ref=f"file/{file.path}",
-            kind="file",
-            name=f"/{file.path}",
-            description="written as docker/image.toml has it",
-            digest=Digest.of_bytes(file.text.encode()),
-        )
-        for file in intent.files
-    ]
+    items = file_items(intent, IMAGE_TOML)
     items += [
         Item(
             ref=_PYC,
@@ -140,7 +134,22 @@ def _other_items(intent: ImageIntent, lock: ImageLock) -> list[Item]:
     return items
 
 
-def _image(intent: ImageIntent, lock: ImageLock) -> Item:
+def file_items(intent: ImageIntent, source: str) -> list[Item]:
+    """Give the intent's own files as components; `source` is the file that has them."""
+    return [
+        Item(
+            ref=f"file/{file.path}",
+            kind="file",
+            name=f"/{file.path}",
+            description=f"written as docker/{source} has it",
+            digest=Digest.of_bytes(file.text.encode()),
+        )
+        for file in intent.files
+    ]
+
+
+def image_item(intent: ImageIntent, lock: ImageLock, name: str) -> Item:
+    """Give the image itself as a component of that name."""
     facts = [
         ("image:id", str(lock.image_id)),
         ("image:name", intent.name),
@@ -156,16 +165,16 @@ def _image(intent: ImageIntent, lock: ImageLock) -> Item:
     return Item(
         ref=IMAGE_REF,
         kind="container",
-        name=IMAGE_NAME,
+        name=name,
         version=str(lock.manifest),
         description=intent.labels.get("org.opencontainers.image.description", ""),
         digest=lock.manifest,
-        purl=oci_purl(IMAGE_NAME, lock.manifest, lock.platform),
+        purl=oci_purl(name, lock.manifest, lock.platform),
         facts=facts,
     )
 
 
-def _compositions(
+def compositions(
     debian: Mapping[str, Part], python: Mapping[str, Part], refs: Mapping[tuple[str, str], str]
 ) -> list[dict[str, Any]]:
     """Say how much of it is known.

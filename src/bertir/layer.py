@@ -52,12 +52,17 @@ def debian_layer(
     """
     paths = PathFilter(exclude=intent.debian.exclude, keep=intent.debian.keep)
     found: list[Entry] = [LinkEntry(path=name, target=f"usr/{name}") for name in _MERGED]
-    found += [text_entry(file.path, file.text) for file in intent.files]
     for package, path in packages:
         found += [entry for entry in package_entries(package, path) if not paths.drops(entry.path)]
+    return store_layer(store, intent, own_entries(intent, found), what="the layer debian", expected=expected)
+
+
+def own_entries(intent: ImageIntent, found: Iterable[Entry]) -> list[Entry]:
+    """Add the intent's own files and folders to what packages have; of a folder that both have its own mode counts."""
+    files = [text_entry(file.path, file.text) for file in intent.files]
     own = {folder.path: FolderEntry(path=folder.path, mode=folder.mode) for folder in intent.folders}
-    found = [entry for entry in found if not (isinstance(entry, FolderEntry) and entry.path in own)]
-    return _store_layer(store, intent, [*found, *own.values()], what="the layer debian", expected=expected)
+    others = [entry for entry in found if not (isinstance(entry, FolderEntry) and entry.path in own)]
+    return [*files, *others, *own.values()]
 
 
 # The x86 and MIPS variants of /lib are not those of any platform of ours.
@@ -66,7 +71,7 @@ _MERGED = tuple(name for name in MERGED_FOLDERS if name not in ("lib32", "libx32
 
 @contextmanager
 def wheel_entries(intent: ImageIntent, wheels: Iterable[tuple[WheelPin, Path]]) -> Iterator[list[Entry]]:
-    """Give what wheels install below /usr/local, as an installer does: no .pyc, no trace of where they came from.
+    """Give what wheels install below their prefix, as an installer does: no .pyc, no trace of where they came from.
 
     The entries can be read until the `with` block ends, by several threads. Raises as `debian_layer` does.
     """
@@ -98,7 +103,7 @@ def python_sources(
         for layer in layers:
             tar = stack.enter_context(tarfile.open(store.checked(layer, what="a layer of the image"), "r:"))
             found += source_members(tar, intent.python.source_roots)
-        return _store_layer(store, intent, found, what="the Python sources")
+        return store_layer(store, intent, found, what="the Python sources")
 
 
 def pyc_layer(store: Store, intent: ImageIntent, pyc_tar: Path, *, expected: Digest | None = None) -> Blob:
@@ -110,9 +115,15 @@ def pyc_layer(store: Store, intent: ImageIntent, pyc_tar: Path, *, expected: Dig
         ImageError: it isn't a tar, or holds something that is no .pyc file of a module in the image.
         DigestMismatchError: the layer isn't the `expected` one.
     """
+    with compiled_modules(pyc_tar, intent) as found:
+        return store_layer(store, intent, found, what="the layer pyc", expected=expected)
+
+
+@contextmanager
+def compiled_modules(pyc_tar: Path, intent: ImageIntent) -> Iterator[list[FileEntry]]:
+    """Give what came out of a container; it can be read until the `with` block ends. Raises `ImageError` as above."""
     with _opened_tar(pyc_tar) as tar:
-        found = list(_compiled_modules(tar, intent))
-        return _store_layer(store, intent, found, what="the layer pyc", expected=expected)
+        yield list(_compiled_modules(tar, intent))
 
 
 @contextmanager
@@ -139,9 +150,10 @@ def _compiled_modules(tar: tarfile.TarFile, intent: ImageIntent) -> Iterator[Fil
         )
 
 
-def _store_layer(
+def store_layer(
     store: Store, intent: ImageIntent, found: Iterable[Entry], *, what: str, expected: Digest | None = None
 ) -> Blob:
+    """Write entries of any order, with the folders above them, into a layer. Raises as `debian_layer` does."""
     return _store_tar(store, intent, merged(found, what=what), what=what, expected=expected)
 
 

@@ -137,16 +137,28 @@ def image_inputs(
     wheels: Sequence[WheelPin],
 ) -> dict[str, Digest]:
     """Digests of all that the image depends on, by file name (parsed: a comment changes nothing)."""
-    try:
-        precompile = Digest.of_file(docker_folder / PRECOMPILE)
-    except OSError as error:
-        raise ConfigurationError(f"can't read {docker_folder / PRECOMPILE}: {error.strerror}") from error
     return {
         IMAGE_TOML: intent.digest,
-        DEBIAN_LOCK: Digest.of_json([_package_json(package) for package in debian]),
-        REQUIREMENTS_LOCK: Digest.of_json([[pin.name, pin.version, str(pin.digest)] for pin in wheels]),
-        PRECOMPILE: precompile,
+        DEBIAN_LOCK: debian_digest(debian),
+        REQUIREMENTS_LOCK: wheels_digest(wheels),
+        PRECOMPILE: precompile_digest(docker_folder),
     }
+
+
+def debian_digest(packages: Sequence[DebianPackage]) -> Digest:
+    return Digest.of_json([_package_json(package) for package in packages])
+
+
+def wheels_digest(pins: Sequence[WheelPin]) -> Digest:
+    return Digest.of_json([[pin.name, pin.version, str(pin.digest)] for pin in pins])
+
+
+def precompile_digest(docker_folder: Path) -> Digest:
+    """Digest of the program that compiles the image's modules; raises `ConfigurationError` if it isn't there."""
+    try:
+        return Digest.of_file(docker_folder / PRECOMPILE)
+    except OSError as error:
+        raise ConfigurationError(f"can't read {docker_folder / PRECOMPILE}: {error.strerror}") from error
 
 
 # docker/debian.lock
@@ -212,7 +224,7 @@ def load_wheel_pins(docker_folder: Path, intent: ImageIntent) -> tuple[WheelPin,
             " than it was made from",
             advice=RELOCK,
         )
-    return tuple(_wheel_pin(pin, str(path)) for pin in requirements.pins)
+    return tuple(wheel_pin(pin, str(path)) for pin in requirements.pins)
 
 
 def dump_wheel_pins(pins: Sequence[WheelPin], *, made_from: Digest) -> str:
@@ -222,7 +234,8 @@ def dump_wheel_pins(pins: Sequence[WheelPin], *, made_from: Digest) -> str:
     return dump_requirements(Requirements(made_from=made_from, pins=requirements))
 
 
-def _wheel_pin(pin: Requirement, name: str) -> WheelPin:
+def wheel_pin(pin: Requirement, name: str) -> WheelPin:
+    """Give what a requirement of an image's lock pins; `name` is that lock's. Raises `LockError`."""
     if pin.marker or len(pin.digests) != 1:
         raise LockError(
             f"{name}: {pin.name}=={pin.version} must have one sha256 and no marker:"

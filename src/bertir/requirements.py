@@ -47,6 +47,11 @@ class Requirements:
     made_from: Digest
     pins: tuple[Requirement, ...]
 
+    @property
+    def digest(self) -> Digest:
+        """Digest of the pins, which the lock's second line has."""
+        return _digest(self.pins)
+
 
 def dump_requirements(requirements: Requirements) -> str:
     lines = []

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from bertir.apt import ResolvedPackage
     from bertir.assemble import Precompile
     from bertir.intent import ImageIntent, PythonIntent
+    from bertir.requirements import Requirement
     from bertir.store import Store
 
 
@@ -134,10 +135,16 @@ def resolve_wheels(python: PythonIntent, folder: Path) -> tuple[ResolvedWheel, .
         LockError: uv can't resolve, or a version has no wheel for the image.
         FetchError: pip can't fetch.
     """
-    pins = resolve_image_requirements(python, folder)
+    return fetch_wheels(python, resolve_image_requirements(python, folder), folder)
+
+
+def fetch_wheels(
+    python: PythonIntent, pins: Sequence[Requirement], folder: Path
+) -> tuple[ResolvedWheel, ...]:
+    """Fetch the one wheel of each pin that fits the image, and pin that; sorted by name. Raises as above."""
     asked = folder / "requirements.txt"
     asked.write_text(
-        dump_requirements(Requirements(made_from=python.resolution, pins=pins)), encoding="utf-8"
+        dump_requirements(Requirements(made_from=python.resolution, pins=tuple(pins))), encoding="utf-8"
     )
     wheels = _made(folder / "wheels")
     pip_download(python, asked, wheels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from packaging.markers import Marker
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -26,6 +27,11 @@ def specifier(text: str) -> str:
 def is_in(specifiers: Iterable[str], version: str) -> bool:
     """Say whether a version is in any of some specifiers; releases before a release count like any other."""
     return any(SpecifierSet(one).contains(version, prereleases=True) for one in specifiers)
+
+
+def holds(marker: str, environment: Mapping[str, str]) -> bool:
+    """Say whether a marker such as `sys_platform == 'win32'` holds in an environment, which must name all of it."""
+    return Marker(marker).evaluate(dict(environment))
 
 
 def is_between(events: Iterable[Mapping[str, str]], version: str) -> bool:

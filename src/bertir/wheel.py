@@ -174,7 +174,7 @@ class _CheckedReader:
 
 
 class _Notes(WheelDestination):
-    """Note where each file goes, below `usr/local`, and what `RECORD` will say."""
+    """Note where each file goes, below the prefix, and what `RECORD` will say."""
 
     def __init__(self, python: PythonIntent, pin: WheelPin) -> None:
         self._python = python
@@ -182,9 +182,9 @@ class _Notes(WheelDestination):
         self._folders: Mapping[str, str] = {
             "purelib": python.site,
             "platlib": python.site,
-            "scripts": "usr/local/bin",
-            "headers": f"usr/local/include/python{python.version}",
-            "data": "usr/local",
+            "scripts": f"{python.prefix}/bin",
+            "headers": f"{python.prefix}/include/python{python.version}",
+            "data": python.prefix,
         }
         self._filter = PathFilter(exclude=python.exclude)
         self.entries: list[Entry] = []
@@ -228,7 +228,7 @@ class _Notes(WheelDestination):
             self._note(bytes_entry(self._place(scheme, record_file_path), file.read(), executable=False))
 
     def _prefix(self, scheme: Scheme) -> str | None:
-        # RECORD's paths are relative to the site folder, four below usr/local.
+        # RECORD's paths are relative to the site folder, three below the prefix.
         folder = self._folders[scheme]
         if folder == self._python.site:
             return None

@@ -17,6 +17,8 @@ from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError, LockError, VerificationError
 from bertir.host_lock import check_host_locks, check_optimum_lock
 from bertir.intent import load_intent
+from bertir.job_intent import load_job_intent
+from bertir.job_lock import load_job_lock
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.lock import load_image_lock
 from bertir.model import load_models
@@ -55,6 +57,11 @@ def _image(root: Path) -> object:
     return load_image_lock(root / "docker")
 
 
+def _job(root: Path) -> object:
+    step = load_intent(root / "docker")
+    return load_job_lock(root, step, load_image_lock(root / "docker", step), load_job_intent(root / "docker"))
+
+
 BY_HAND, LOCKS = (ConfigurationError, LockError), (LockError,)
 FILES = (
     Read(
@@ -63,6 +70,14 @@ FILES = (
     Read(file="docker/debian.lock", read=_image, kinds=LOCKS),
     Read(file="docker/requirements.lock", read=_image, kinds=LOCKS),
     Read(file="docker/image.lock", read=_image, kinds=LOCKS),
+    Read(
+        file="docker/job.toml",
+        read=lambda root: load_job_intent(root / "docker"),
+        kinds=(ConfigurationError,),
+    ),
+    Read(file="docker/job-debian.lock", read=_job, kinds=LOCKS),
+    Read(file="docker/job-requirements.lock", read=_job, kinds=LOCKS),
+    Read(file="docker/job.lock", read=_job, kinds=LOCKS),
     Read(
         file="models.toml", read=lambda root: load_models(root / "models.toml"), kinds=(ConfigurationError,)
     ),

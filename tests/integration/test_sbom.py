@@ -12,6 +12,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from bertir import pipeline
 from bertir.digest import Digest
 from bertir.image_sbom import locked_image_sbom
+from bertir.job import load_job
+from bertir.job_sbom import locked_job_sbom
 from bertir.model_sbom import published_sbom
 from bertir.report import Request
 from bertir.sbom import serialised
@@ -48,6 +50,22 @@ def test_the_real_images_document_is_valid_and_lists_every_locked_file(
     }
     debian = {package.digest.hex for package in builder.lock.debian}
     assert listed == debian | {pin.digest.hex for pin in builder.lock.wheels}
+
+
+def test_the_job_images_document_is_valid_and_lists_what_that_has_over_the_image(
+    builder: Builder, image: dict[str, Any]
+) -> None:
+    value = locked_job_sbom(builder)
+    assert_valid(value)
+    lock = load_job(builder.layout.root, builder.intent, builder.lock).lock
+    packages = [component for component in value["components"] if component["bom-ref"].startswith("pkg:")]
+    listed = {component["hashes"][0]["content"] for component in packages}
+    assert listed == {package.digest.hex for package in lock.debian} | {pin.digest.hex for pin in lock.wheels}
+    assert [component["name"] for component in packages if not component.get("licenses")] == []
+    [step] = [component for component in value["components"] if component["bom-ref"] == "step-image"]
+    assert step["purl"] == image["metadata"]["component"]["purl"]
+    link = step["externalReferences"][0]["url"]
+    assert link.startswith(image["serialNumber"].replace("urn:uuid:", "urn:cdx:"))
 
 
 def test_every_package_of_the_real_image_says_something_of_its_licence(image: dict[str, Any]) -> None:

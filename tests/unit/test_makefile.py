@@ -240,6 +240,61 @@ def test_a_changed_lock_makes_the_virtualenv_anew_and_an_equal_one_does_not(
     assert new.exists()
 
 
+# bertir's job image
+
+
+def job_image(checkout: Path, folder: Path, digest: str = "") -> str:
+    """Lay out what the job image has of a virtualenv, with a Python that does nothing; give the PATH of a job in it."""
+    found = re.search(
+        r"^# Digest of what follows: (.*)$", (checkout / "requirements/build.lock").read_text(), re.MULTILINE
+    )
+    assert found
+    folder.mkdir()
+    program(folder / "bin", "python3", "touch USED; exit 1")
+    (folder / "build.lock.digest").write_text(f"{digest or found[1]}\n")
+    return f"{folder}/bin:{os.environ['PATH']}"
+
+
+def test_in_the_job_image_nothing_is_installed_and_no_index_is_asked(checkout: Path, tmp_path: Path) -> None:
+    path = job_image(checkout, tmp_path / "opt")
+    for said in (f"virtualenv: {tmp_path}/opt has what bertir needs; .venv leads there\n", ""):
+        ended = run(checkout, "make", "build", path=path)
+        assert (ended.returncode, ended.stderr) == (0, said)
+        assert (checkout / ".venv").readlink() == tmp_path / "opt"
+    assert not (checkout / "USED").exists()
+    assert run(checkout, "make", "clean", path=path).returncode == 0
+    assert not (checkout / ".venv").is_symlink()
+    assert (tmp_path / "opt" / "bin" / "python3").exists(), (
+        "the link was to be removed, and not what it leads to"
+    )
+
+
+def test_in_the_job_image_a_virtualenv_of_the_host_gives_way(checkout: Path, tmp_path: Path) -> None:
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    assert run(checkout, "make", "build", path=job_image(checkout, tmp_path / "opt")).returncode == 0
+    assert (checkout / ".venv").readlink() == tmp_path / "opt"
+
+
+def test_a_job_image_of_other_pins_is_refused_and_says_which_one_to_take(
+    checkout: Path, tmp_path: Path
+) -> None:
+    path = job_image(checkout, tmp_path / "opt", digest="sha256:" + "a" * 64)
+    ended = run(checkout, "sh", "bootstrap.sh", "python3", ".venv", "build", path=path)
+    assert ended.returncode == 2
+    assert "holds other packages than requirements/build.lock pins" in ended.stderr
+    assert "invoke image --job" in ended.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_where_there_is_no_apt_root_is_told_what_is_missing(checkout: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    program(folder, "id", "echo 0")
+    program(folder, "python3", "case $* in *ensurepip*) exit 1 ;; esac")
+    ended = run(checkout, "/bin/sh", "bootstrap.sh", "python3", ".venv", "dev", path=str(folder))
+    assert ended.returncode == 2
+    assert "these are missing: git python3-venv" in ended.stderr
+
+
 def test_the_script_is_plain_sh(checkout: Path) -> None:
     shell = shutil.which("dash") or "sh"
     assert run(checkout, shell, "-n", "bootstrap.sh").returncode == 0

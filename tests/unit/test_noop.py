@@ -54,6 +54,7 @@ UNUSED = {
         "verify",
         "web",
     ),
+    *("job", "job_intent", "job_layer", "job_lock", "resolve_job"),
     *("page", "virtualenv_making", "wheel", "wheelhouse", "zip_check"),
 }
 

@@ -83,7 +83,8 @@ def test_the_wheel_holds_the_package_and_what_a_build_reads_and_nothing_else(
     tracked: Path, package: Package
 ) -> None:
     modules = {f"bertir/{path.name}" for path in (tracked / "src" / "bertir").iterdir() if path.is_file()}
-    data = {f"bertir/project/{name}" for name in files_of(tracked) if name.split("/")[0] in IN_WHEEL}
+    taken = {name for name in files_of(tracked) if name.split("/")[0] in IN_WHEEL}
+    data = {f"bertir/project/{name}" for name in taken | {"requirements/build.lock"}}
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}
     with zipfile.ZipFile(package.wheel) as wheel:
         names = wheel.namelist()
@@ -223,6 +224,16 @@ def test_doctor_looks_at_the_locks_of_the_wheel_and_advises_in_its_name(
     advice = [one["advice"] for one in json.loads(asked.stdout)["findings"]]
     assert any("`bertir models`" in one for one in advice)
     assert not any("invoke " in one for one in advice)
+
+
+def test_the_job_image_is_made_of_what_the_wheel_takes_along(installed: Installed, tmp_path: Path) -> None:
+    archive = f"--archive={tmp_path / 'job.tar'}"
+    ended = installed.run(tmp_path, "image", "--job", "--offline", archive)
+    assert ended.returncode == 4, "its locks are fresh, and what it is made of isn't there"
+    assert "Debian package base-files" in ended.stderr
+    listed = installed.run(tmp_path, "sbom", "--job")
+    assert listed.returncode == 2
+    assert "only a checkout's pyproject.toml has" in listed.stderr
 
 
 def test_a_lock_of_the_wheel_that_was_changed_asks_for_another_installation(

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from packages import small_intent
+from packages import make_deb, small_intent
 
 from bertir.apt import KEYRING, parse_uris, resolve_packages, transport_settings
 from bertir.digest import Digest
 from bertir.errors import FetchError, LockError
+from bertir.job_intent import load_job_intent
 from bertir.requirements import Requirement
 from bertir.resolve import replace_all
+from bertir.resolve_job import installed
 from bertir.wheelhouse import (
     download_arguments,
     pip_download,
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 MIRROR = "http://mirror.example/debian"
 SHA256 = "a" * 64
+ROOT = Path(__file__).parents[2]
 
 
 def test_all_files_are_replaced(tmp_path: Path) -> None:
@@ -128,6 +133,25 @@ def test_an_unreachable_mirror_is_an_error_though_apt_calls_it_a_warning(tmp_pat
     with pytest.raises(LockError, match=r"apt-get .* update .*failed with exit status 100") as caught:
         resolve_packages(small_intent().debian, "http://127.0.0.1:9/debian", tmp_path / "apt")
     assert "BERTIR_DEBIAN_MIRROR" in caught.value.advice
+
+
+@pytest.mark.skipif(
+    shutil.which("apt-get") is None or not KEYRING.is_file(), reason="needs apt and Debian's keys"
+)
+def test_apt_knows_of_what_is_there_already_and_of_nothing_of_the_machines(tmp_path: Path) -> None:
+    there = installed([make_deb(tmp_path, [])], replace(load_job_intent(ROOT / "docker"), without=()))
+    for number, (text, known) in enumerate((("", []), (there, ["small"]))):
+        folder = tmp_path / f"apt-{number}"
+        with pytest.raises(LockError):
+            resolve_packages(small_intent().debian, "http://127.0.0.1:9/debian", folder, installed=text)
+        run = subprocess.run(
+            ["apt-cache", "pkgnames"],
+            env={**os.environ, "APT_CONFIG": str(folder / "apt.conf")},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert run.stdout.split() == known
 
 
 def test_pip_is_asked_for_every_platform_that_the_image_can_run(tmp_path: Path) -> None:

@@ -582,6 +582,11 @@ def test_with_output_the_file_holds_it_whole_and_the_rest_is_told(
     }
 
 
+def test_a_folder_and_the_job_image_exclude_each_other(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--folder and --job exclude each other"):
+        evidence.sbom(session, str(tmp_path / "tiny"), job=True, output="", offline=False, as_json=True)
+
+
 def test_an_output_that_can_not_be_written_leaves_nothing(session: Session, tmp_path: Path) -> None:
     place = tmp_path / "absent" / "tiny.cdx.json"
     with pytest.raises(ConfigurationError, match="No such file"):

@@ -434,7 +434,7 @@ def test_a_mistyped_value_is_answered_by_the_nearest(project: Project, arguments
 def test_an_unknown_lock_is_status_2(project: Project) -> None:
     ended = project.invoke("lock", "--only", "everything")
     assert ended.status == 2
-    assert "--only must be one of source, image, host, bench, and is 'everything'" in ended.err
+    assert "--only must be one of source, image, host, job, bench, and is 'everything'" in ended.err
 
 
 def test_a_relative_store_is_status_2(project: Project) -> None:
@@ -487,7 +487,23 @@ def test_every_task_that_takes_a_format_gives_its_errors_in_it(project: Project,
 
 def test_the_committed_locks_are_fresh(project: Project) -> None:
     ended = project.invoke("lock", "--check")
-    assert (ended.status, ended.out.strip()) == (0, "locks of source, image, host, bench: fresh")
+    assert (ended.status, ended.out.strip()) == (0, "locks of source, image, host, job, bench: fresh")
+
+
+def test_a_stale_lock_of_the_job_image_stops_that_image_alone(project: Project) -> None:
+    edit(project.root / "docker" / "job.toml", 'HOME = "/home/job"', 'HOME = "/root"')
+    assert project.invoke("lock", "--check", "--only", "image").status == 0
+    archive = f"--archive={project.home / 'image.tar'}"
+    assert project.invoke("image", "--offline", archive).status == 4  # what it is made of isn't there
+    for task in (
+        ("image", "--job", "--offline", archive),
+        ("lock", "--check"),
+        ("lock", "--check", "--only", "job"),
+    ):
+        ended = project.invoke(*task)
+        assert ended.status == 3
+        assert "job.lock is stale: changed since it was made: " in ended.err
+        assert ended.err.rstrip().endswith("Run: invoke lock --only job")
 
 
 def test_a_changed_patch_makes_the_lock_stale_and_is_named(project: Project) -> None:
