@@ -57,6 +57,8 @@ FORMAT_HELP = "text or json (default: text); progress goes to standard error eit
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
 ENGINE_HELP = "what runs the steps: docker, or local (default: BERTIR_ENGINE, or local inside bertir's image and else docker)"
+QUIET_HELP = "tell errors alone (or BERTIR_PROGRESS=quiet)"
+VERBOSE_HELP = "tell what the steps print, too (or BERTIR_PROGRESS=verbose)"
 OFFLINE_HELP = "use the store only, and name what is missing"
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
@@ -178,6 +180,8 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "paranoid": PARANOID_HELP,
         "engine": ENGINE_HELP,
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -200,6 +204,8 @@ def build_ir(
     task_data: str = "",
     paranoid: bool = False,
     engine: str = "",
+    quiet: bool = False,
+    verbose: bool = False,
     format_: str = "text",
 ) -> None:
     """Build and verify OpenVINO IR of a BERT, and publish it. Example: `invoke build-ir --precision fp32`."""
@@ -213,7 +219,7 @@ def build_ir(
         )
         tell(
             commands.build_ir(
-                open_session(ROOT, os.environ),
+                open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
                 request,
                 checkpoint=checkpoint_options(checkpoint, vocab_file, bert_config, case),
                 output=output,
@@ -249,6 +255,8 @@ def build_ir(
         "mirror": MIRROR_HELP,
         "paranoid": PARANOID_HELP,
         "engine": ENGINE_HELP,
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -273,6 +281,8 @@ def build_matrix(
     mirror: str = "",
     paranoid: bool = False,
     engine: str = "",
+    quiet: bool = False,
+    verbose: bool = False,
     format_: str = "text",
 ) -> None:
     """Build every combination of lists (commas between), several at once; a failure stops no other. Example: `invoke build-matrix --precisions fp16,fp32 --heads pooled,sequence --jobs 2`."""
@@ -281,7 +291,7 @@ def build_matrix(
 
     with exit_statuses(format_):
         text, error = commands.build_matrix(
-            open_session(ROOT, os.environ),
+            open_session(ROOT, os.environ, live=False, quiet=quiet, verbose=verbose),
             Lists(
                 models=models,
                 checkpoints=checkpoints,
@@ -319,11 +329,19 @@ def build_matrix(
         "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
         "archive": "write the image to this file, for Docker, podman and skopeo (default: none, it is loaded)",
         "offline": OFFLINE_HELP,
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
         "format": FORMAT_HELP,
     },
 )
 def image(
-    _: Context, job: bool = False, archive: str = "", offline: bool = False, format_: str = "text"
+    _: Context,
+    job: bool = False,
+    archive: str = "",
+    offline: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    format_: str = "text",
 ) -> None:
     """Assemble the pinned image and load it into the engine. Example: `invoke image --archive bertir.tar`."""
     from bertir import commands
@@ -331,7 +349,7 @@ def image(
     with exit_statuses(format_):
         tell(
             commands.image(
-                open_session(ROOT, os.environ),
+                open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
                 job=job,
                 archive=archive,
                 offline=offline,
@@ -348,6 +366,8 @@ def image(
         "mirror": MIRROR_HELP,
         "task-data": "mrpc: its files too, split as run_classifier.py reads them (default: none)",
         "output": "write train.tsv, dev.tsv and test.tsv to this folder (default: none, they stay in the store)",
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
         "format": FORMAT_HELP,
     },
 )
@@ -358,6 +378,8 @@ def fetch(
     mirror: str = "",
     task_data: str = "",
     output: str = "",
+    quiet: bool = False,
+    verbose: bool = False,
     format_: str = "text",
 ) -> None:
     """Fetch every material of a build into the store. Example: `invoke fetch --bundle materials.tar`."""
@@ -366,7 +388,7 @@ def fetch(
     with exit_statuses(format_):
         tell(
             commands.fetch(
-                open_session(ROOT, os.environ),
+                open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
                 model=model,
                 bundle=bundle,
                 mirror=mirror,

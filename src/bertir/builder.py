@@ -102,7 +102,7 @@ class Builder:
         self.realised: list[Realised] = []
         self.environment = environment
         self._stack = contextlib.ExitStack()
-        self._runner = Runner(store, self.surroundings, lambda: self.engine)
+        self._runner = Runner(store, self.surroundings, lambda: self.engine, progress)
         # What runs beside others, by key, until it is waited for: with what ends it and lets go of its lock.
         self._begun: dict[Digest, tuple[Running, contextlib.ExitStack]] = {}
 

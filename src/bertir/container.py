@@ -27,7 +27,7 @@ from bertir.room import FULL_BYTES, free_bytes
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import BinaryIO
 
@@ -39,6 +39,7 @@ INPUTS = "in"  # the folder of inputs that are waited for, beside it; a step see
 READY = ".ready"
 WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
 LOG_BYTES = 16 << 20
+LINE_BYTES = 4096  # of a longer line its end is told
 # The engine is asked how a step is doing at first after the one, in the end each other of these.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 # A container that was told to end, and a log that is to end with it, are waited for so long.
@@ -70,6 +71,7 @@ class Command:
         surroundings: what should not matter; `invoke check` varies it.
         waits: it is started before its inputs below `/in` are all there.
         yields: it leaves the processor to others that want it.
+        tell: is given each line that it prints, as it comes; called by a thread that reads along.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Command:
     surroundings: Surroundings = field(default_factory=Surroundings)
     waits: bool = False
     yields: bool = False
+    tell: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,7 @@ class StepRun:
                 self._name, self._image, self.command, self._volume, folders
             )
             self._engine.start(self._container, self.command.name)
-            self._reader = _Reader(self._engine.log_of(self._container), self._log)
+            self._reader = _Reader(self._engine.log_of(self._container), self._log, self.command.tell)
             self._reader.start()
             stack.callback(self._reader.end)
             yield stack
@@ -259,12 +262,14 @@ def _kill(engine: Engine, container: str) -> None:
 
 
 class _Reader(threading.Thread):
-    """Copies what a container prints into a file, to its end, up to a size that a disk bears."""
+    """Copies what a container prints into a file, to its end, up to a size that a disk bears; and tells it line by line."""
 
-    def __init__(self, stream: Output, log: Path) -> None:
+    def __init__(self, stream: Output, log: Path, tell: Callable[[str], None] | None) -> None:
         super().__init__(daemon=True)
         self._stream = stream
         self._log = log
+        self._tell = tell
+        self._begun = b""  # a line whose end hasn't come
 
     def run(self) -> None:
         # Without a buffer: it would be written when the file is closed, and a full disk be told of there.
@@ -273,6 +278,16 @@ class _Reader(threading.Thread):
                 # Read to the end, or the step would wait for a reader.
                 with contextlib.suppress(OSError):  # the disk is full: the watch will see that too
                     file.write(chunk[: max(0, LOG_BYTES - file.tell())])
+                if self._tell is not None:
+                    self._lines(chunk, self._tell)
+
+    def _lines(self, chunk: bytes, tell: Callable[[str], None]) -> None:
+        *lines, begun = (self._begun + chunk).splitlines(keepends=True) or [b""]
+        if begun.endswith((b"\n", b"\r")):
+            lines, begun = [*lines, begun], b""
+        self._begun = begun[-LINE_BYTES:]
+        for line in lines:
+            tell(line[-LINE_BYTES:].decode("utf-8", errors="replace").rstrip())
 
     def end(self) -> None:
         """End it, if it hasn't ended; the engine may hang."""

@@ -54,6 +54,7 @@ class _Handler:
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count >= ENOUGH:
+            _show_cursor()
             os._exit(128 + number)
         if self.count > 1:
             with contextlib.suppress(OSError):
@@ -68,6 +69,13 @@ class _Handler:
         if self.depth == 0 and self.pending is not None:
             number, self.pending = self.pending, None
             raise Interrupted(number)
+
+
+def _show_cursor() -> None:
+    """Give a terminal its cursor back, which a live view (live.py) had hidden and now won't."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")
 
 
 @contextlib.contextmanager

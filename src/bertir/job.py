@@ -166,7 +166,7 @@ def load_job_image(builder: Builder) -> str:
             debian=(*builder.lock.debian, *job.lock.debian),
             wheels=(*builder.lock.wheels, *job.lock.wheels),
         )
-        require_room_for_image(builder.store, both, builder.engine.image_folder())
+        require_room_for_image(builder.store, both, builder.containers.image_folder())
         return assemble_job(builder)
 
     return builder.loaded(job.lock.image_id, job.lock.manifest, assembled)

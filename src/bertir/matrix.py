@@ -24,7 +24,7 @@ from bertir.healing import healed
 from bertir.memory import estimate, free_memory
 from bertir.model import load_models
 from bertir.preflight import Rehearsal, is_stored, weight_bytes
-from bertir.progress import Progress
+from bertir.progress import Level, Progress
 from bertir.redact import PASSPHRASE, shown
 from bertir.session import Session
 from bertir.store import Artifact
@@ -54,6 +54,7 @@ class Order:
     Args:
         started: when all of it began, by the machine's monotonic clock.
         memory: the bytes that it takes at most.
+        level: how much it tells.
     """
 
     target: Target
@@ -66,6 +67,7 @@ class Order:
     paranoid: bool
     engine: str
     memory: int
+    level: Level
 
 
 def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
@@ -108,6 +110,7 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
                     paranoid=work.paranoid,
                     engine=engine,
                     memory=_takes(target, models),
+                    level=session.progress.level,
                 )
                 for target in left
             ]
@@ -234,7 +237,7 @@ def build_all(orders: Sequence[Order], *, jobs: int, memory: int) -> Iterator[En
 def build(order: Order) -> Ended:
     """Build in this process, and give how it ended, whatever that was."""
     target, begun = order.target, time.monotonic()
-    progress = Progress(stream=sys.stderr, started=order.started, about=target.name)
+    progress = Progress(stream=sys.stderr, started=order.started, about=target.name, level=order.level)
     session = Session(layout=order.layout, environment=order.environment, progress=progress)
     try:
         local = target.local

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bertir.container_step import PENDING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bertir.container import StepRun
     from bertir.container_step import ContainerStep
     from bertir.engines import Engine
+    from bertir.progress import Progress
     from bertir.store import Blob, Store
     from bertir.surroundings import Surroundings
 
@@ -52,10 +54,14 @@ class Runner:
 
     Args:
         engine: gives the engine; called only when a step is to be started.
+        progress: is told what the steps print.
     """
 
-    def __init__(self, store: Store, surroundings: Surroundings, engine: Callable[[], Engine]) -> None:
+    def __init__(
+        self, store: Store, surroundings: Surroundings, engine: Callable[[], Engine], progress: Progress
+    ) -> None:
         self._store = store
+        self._progress = progress
         self._surroundings = surroundings
         self._engine = engine
         self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
@@ -110,6 +116,7 @@ class Runner:
             surroundings=self._surroundings,
             waits=waits,
             yields=step.yields,
+            tell=partial(self._progress.log, step.name),
         )
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(self._store.temporary_folder())

@@ -19,6 +19,7 @@ from bertir.container import LOG_BYTES, Command, Limits
 from bertir.container_step import PENDING, ContainerStep
 from bertir.errors import ConfigurationError, MissingOutputError, StepError, StepTimeoutError
 from bertir.local import WITHOUT, Interpreter, LocalEngine
+from bertir.progress import SILENT
 from bertir.runner import Runner
 from bertir.store import Store
 from bertir.surroundings import Surroundings
@@ -274,7 +275,7 @@ def test_a_step_may_wait_for_its_inputs(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_runner_starts_ahead_of_inputs_and_ends_what_never_gets_them(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    runner = Runner(store, Surroundings(), lambda: bench.engine)
+    runner = Runner(store, Surroundings(), lambda: bench.engine, SILENT)
     program = store.add_bytes(WAITING.encode())
     inputs = {"/step/program.py": program, "/in/known": store.add_bytes(b"known")}
     arguments = ("/usr/bin/python3", "/step/program.py")
