@@ -240,7 +240,11 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
 
 
 def engine(session: Session) -> str:
+    from bertir.engines import LOCAL, chosen
     from bertir.provision import provide_engine
 
+    if chosen("", session.environment) == LOCAL:
+        with session.builder(engine=LOCAL) as builder:
+            return f"engine: {LOCAL}, steps run {builder.runtime.where}"
     facts = provide_engine(session.environment, session.progress, session.store().root)
     return f"engine: {facts.name} {facts.version}, API {facts.api_version}, {facts.architecture}"
