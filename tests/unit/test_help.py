@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from invoke.collection import Collection
 from invoke.parser import Parser
+
+from bertir.interruption import SIGNALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +45,11 @@ def tasks() -> ModuleType:
     assert found
     assert found.loader
     module = importlib.util.module_from_spec(found)
+    # While it is imported, and until a task begins, a signal ends the process: what other tests send would end these.
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     found.loader.exec_module(module)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return module
 
 
