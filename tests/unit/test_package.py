@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of a checkout, what is about the checkout itself: its CI, and what Git is to overlook.
-NOT_IN_SDIST = (".ci", ".gitignore")
+NOT_IN_SDIST = (".ci", ".github", ".gitignore", ".pre-commit-config.yaml")
 IN_WHEEL = ("docker", "patches", "models.toml", "task_data.toml", "tasks.py")
 INFO = f"bertir-{__version__}.dist-info"
 
