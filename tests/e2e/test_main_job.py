@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save
 from bertir.container_step import ContainerStep
 from bertir.digest import Digest
 from bertir.lock import load_image_lock
+from bertir.page import page
 from bertir.provenance import provenance
 from bertir.session import Session, open_session
 
@@ -95,6 +96,7 @@ def test_the_published_folder_is_complete_and_sha256sum_agrees(main_job: MainJob
         "vocab.txt",
         "bert_config.json",
         "SHA256SUMS",
+        "report.html",
         "report.json",
         "provenance.json",
     }
@@ -107,8 +109,8 @@ def test_the_published_folder_is_complete_and_sha256sum_agrees(main_job: MainJob
     )
     assert done.returncode == 0, done.stdout
     assert (
-        done.stdout.count(": OK") == len(names) - 3
-    )  # of itself it can't, of the two that tell times it doesn't
+        done.stdout.count(": OK") == len(names) - 4
+    )  # of itself it can't, of the three that tell times it doesn't
     assert {path.stat().st_uid for path in main_job.published.iterdir()} == {os.getuid()}
 
 
@@ -181,6 +183,7 @@ def test_a_rebuild_that_gives_other_bits_has_exit_status_104_and_names_the_step(
         (folder / name).write_text(text.replace(before, after), encoding="utf-8")
     forged = provenance((folder / "report.json").read_bytes(), (folder / "SHA256SUMS").read_bytes())
     (folder / "provenance.json").write_bytes(forged)
+    (folder / "report.html").write_bytes(page(report_of(folder)))
     assert main_job.checkout.invoke("verify", str(folder)).status == 0
     done = main_job.checkout.invoke("verify", str(folder), "--rebuild")
     assert done.status == 104, done.stderr
@@ -202,6 +205,7 @@ def test_a_provenance_that_lies_of_how_the_right_bits_were_made_is_found_by_a_re
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     lying = provenance((folder / "report.json").read_bytes(), (folder / "SHA256SUMS").read_bytes())
     (folder / "provenance.json").write_bytes(lying)
+    (folder / "report.html").write_bytes(page(report))
     assert main_job.checkout.invoke("verify", str(folder)).status == 0
     done = main_job.checkout.invoke("verify", str(folder), "--rebuild")
     assert done.status == 8, done.stderr
