@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,12 +14,25 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ground import Ground
 
 pytestmark = pytest.mark.engine
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 STEPS = ("import", "freeze", "reference", "convert", "verify")
+
+
+@pytest.fixture
+def store(ground: Ground, tmp_path: Path) -> dict[str, str]:
+    """A store of its own, with the materials and no step done: others count what is in the ground's."""
+    copy = tmp_path / "store"
+    shutil.copytree(ground.store, copy)
+    (copy / "identity").unlink(missing_ok=True)
+    for step in STEPS:
+        shutil.rmtree(copy / "records" / step, ignore_errors=True)
+    return {"BERTIR_STORE": str(copy)}
 
 
 def on_a_terminal(ground: Ground, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -43,9 +57,9 @@ def on_a_terminal(ground: Ground, *arguments: str, **environment: str) -> tuple[
 
 
 def test_on_a_terminal_each_step_has_a_row_that_is_drawn_again_and_the_cursor_comes_back(
-    ground: Ground,
+    ground: Ground, store: dict[str, str]
 ) -> None:
-    status, said = on_a_terminal(ground, "build-ir")
+    status, said = on_a_terminal(ground, "build-ir", **store)
     assert status == 0, said
     last = ESCAPE.sub("", said.rpartition("\x1b[2K")[2])
     for step in STEPS:
@@ -57,12 +71,12 @@ def test_on_a_terminal_each_step_has_a_row_that_is_drawn_again_and_the_cursor_co
 
 
 def test_a_step_that_fails_on_a_terminal_is_shown_as_stopped_and_the_message_comes_after(
-    ground: Ground,
+    ground: Ground, store: dict[str, str]
 ) -> None:
     program = ground.checkout.root / "docker" / "steps" / "freeze.py"
     before = program.read_text(encoding="utf-8")
     program.write_text("raise SystemExit(3)\n", encoding="utf-8")
-    status, said = on_a_terminal(ground, "build-ir")
+    status, said = on_a_terminal(ground, "build-ir", **store)
     program.write_text(before, encoding="utf-8")
     text = ESCAPE.sub("", said)
     assert status == 7, text
@@ -71,18 +85,22 @@ def test_a_step_that_fails_on_a_terminal_is_shown_as_stopped_and_the_message_com
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
 
 
-def test_in_a_ci_job_a_terminal_gets_plain_lines(ground: Ground) -> None:
-    status, said = on_a_terminal(ground, "build-ir", "--seq-len", "64", CI="true")
+def test_in_a_ci_job_a_terminal_gets_plain_lines(ground: Ground, store: dict[str, str]) -> None:
+    status, said = on_a_terminal(ground, "build-ir", CI="true", **store)
     assert status == 0, said
     assert "\x1b" not in said
     assert re.search(r"\] freeze +done in", said.replace(" s]", "]"))
 
 
-def test_quiet_tells_nothing_and_verbose_all_that_the_steps_print(ground: Ground) -> None:
-    verbose = ground.checkout.invoke("build-ir", "--verbose", "--seq-len", "32")
+def test_quiet_tells_nothing_and_verbose_all_that_the_steps_print(
+    ground: Ground, store: dict[str, str]
+) -> None:
+    verbose = ground.checkout.invoke("build-ir", "--verbose", **store)
     assert verbose.status == 0, verbose.stderr
     assert re.search(r"s\] convert +\| \[ SUCCESS \] XML file: /out/model\.xml", verbose.stderr)
-    quiet = ground.checkout.invoke("build-ir", "--quiet", "--output", "elsewhere", "--precision", "fp32")
+    quiet = ground.checkout.invoke(
+        "build-ir", "--quiet", "--output", "elsewhere", "--precision", "fp32", **store
+    )
     assert (quiet.status, quiet.stderr) == (0, "")
     assert "model.xml" in quiet.stdout
     both = ground.checkout.invoke("build-ir", "--quiet", "--verbose")
