@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENOUGH = 3  # so many of them end the process at once
+# So many of one kind end the process at once. Of one kind: who presses Ctrl-C twice sends two to a rebuild's process too,
+# which then gets a SIGTERM of its parent's, and is to clean up all the same.
+ENOUGH = 3
 _PR_SET_PDEATHSIG = 1
 _STILL_CLEANING_UP = b"cleaning up; once more ends it at once, and the next run cleans up\n"
 
@@ -47,16 +49,16 @@ class _Handler:
     """What is done when a signal comes. Found again by `held` as the process's own handler, of which there is one."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counts: dict[int, int] = {}
         self.depth = 0
         self.pending: int | None = None
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count >= ENOUGH:
+        self.counts[number] = self.counts.get(number, 0) + 1
+        if self.counts[number] >= ENOUGH:
             _show_cursor()
             os._exit(128 + number)
-        if self.count > 1:
+        if sum(self.counts.values()) > 1:
             with contextlib.suppress(OSError):
                 os.write(2, _STILL_CLEANING_UP)  # not by sys.stderr, in whose write this may have come
         elif self.depth:
@@ -80,7 +82,7 @@ def _show_cursor() -> None:
 
 @contextlib.contextmanager
 def interruptions() -> Iterator[None]:
-    """Within it, the first SIGINT, SIGTERM or SIGHUP raises `Interrupted`; the second is told to wait; the third kills.
+    """Within it, the first SIGINT, SIGTERM or SIGHUP raises `Interrupted`; those after it are told to wait, and the third of a kind kills.
 
     Signals that the process was started to ignore stay ignored: it runs under nohup, or as a shell's background job.
     """
@@ -92,7 +94,7 @@ def interruptions() -> Iterator[None]:
     try:
         yield
     finally:
-        if not handler.count:  # else the process is ending, and whatever comes still mustn't break that
+        if not handler.counts:  # else the process is ending, and whatever comes still mustn't break that
             for number, old in before.items():
                 signal.signal(number, old)
 

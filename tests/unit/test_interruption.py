@@ -60,6 +60,21 @@ def test_the_third_signal_ends_the_process_at_once() -> None:
     assert (ended.returncode, ended.stdout) == (130, "cleaning\n")
 
 
+def test_two_of_one_kind_and_one_of_another_leave_the_clean_up_to_its_end() -> None:
+    """So it is for a rebuild's process: Ctrl-C twice reaches it too, and then its parent ends it."""
+    program = (
+        "import signal; from bertir.interruption import interruptions\n"
+        "with interruptions():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    finally:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        signal.raise_signal(signal.SIGTERM); print('cleaned', flush=True)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert ended.stdout == "cleaned\n"
+
+
 def test_what_is_held_is_raised_at_the_end_of_the_outermost_block() -> None:
     reached = []
     with pytest.raises(Interrupted) as caught, interruptions(), held():  # noqa: PT012 - so is it here
