@@ -11,6 +11,7 @@ import docker
 import pytest
 from checkout import copy_checkout
 from docker.errors import ContainerError
+from job_container import run_script
 from tiny_bert import make_model
 from workflows import GITHUB, GITLAB, jobs_of, script_of
 
@@ -58,13 +59,12 @@ def test_the_build_job_builds_verifies_and_leaves_what_is_to_be_kept(
         "BERTIR_MODELS": "/index/models.toml",
     }
     try:
-        said = client.containers.run(
+        said = run_script(
+            client,
             image,
-            [*shell, "/script"],
+            shell,
+            "/script",
             environment=environment,
-            network_mode="none",
-            remove=True,
-            stderr=True,
             volumes=[
                 f"{checkout.root}:/work",
                 f"{model.folder}:/index:ro",
@@ -76,8 +76,7 @@ def test_the_build_job_builds_verifies_and_leaves_what_is_to_be_kept(
         pytest.fail(str(error.stderr))
     finally:
         client.close()
-    assert isinstance(said, bytes)
-    assert "as a process, in this image" in said.decode()
+    assert "as a process, in this image" in said
     [folder] = (checkout.root / "dist").glob("*/*/")
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["request"]["precision"] == "fp32"

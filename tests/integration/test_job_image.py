@@ -13,6 +13,7 @@ import certifi
 import docker
 import pytest
 from checkout import ROOT, copy_checkout
+from job_container import run_script
 
 from bertir.image import describe_image
 from bertir.job import Job, assemble_job, load_job, load_job_image
@@ -42,17 +43,15 @@ def run(builder: Builder, engine_environment: dict[str, str]) -> Iterator[Callab
     client = docker.from_env(environment=engine_environment)
 
     def script(text: str, *, user: str = "", folder: Path | None = None, volumes: Sequence[str] = ()) -> str:
-        said: bytes = client.containers.run(
+        return run_script(
+            client,
             image,
-            ["bash", "-ec", text],
+            ["bash", "-ec"],
+            text,
             user=user or None,
-            network_mode="none",
-            remove=True,
-            stderr=True,
             volumes=[*volumes, *([f"{folder}:/builds/bertir"] if folder else [])],
             working_dir="/builds/bertir" if folder else "/",
         )
-        return said.decode()
 
     yield script
     client.close()
