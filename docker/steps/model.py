@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rounding import round_constants, round_inputs
+from rounding import round_arrays, round_constants
 from said import fail, one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Model:
                 use_one_hot_embeddings=False,
             )
             self.output: str = run_classifier.output_node_of(head)
-            self._definition = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [self.output])
+            self.definition: Any = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [self.output])
         self.weights = self._read()
 
     def _labels(self) -> int:
@@ -70,7 +70,7 @@ class Model:
         dtypes = self._reader.get_variable_to_dtype_map()
         variables = {}
         problems = []
-        for node in self._definition.node:
+        for node in self.definition.node:
             node.attr.pop("_class", None)  # ties what reads a variable to it, and may name what isn't there
             if node.op != "VariableV2":
                 continue
@@ -94,24 +94,10 @@ class Model:
                 fail(f"the checkpoint {self._file} cannot be read: {one_line(error)}", UNREADABLE)
         return fed
 
-    def definition(self, *, rounded: bool) -> Any:  # noqa: ANN401 - a GraphDef
-        """The graph; with `rounded`, as it is with weights that fp16 holds."""
-        import tensorflow.compat.v1 as tf
-
-        definition = tf.GraphDef()
-        definition.CopyFrom(self._definition)
-        if rounded:
-            round_constants(definition)
-            round_inputs(
-                definition,
-                (
-                    (node, place)
-                    for node in definition.node
-                    for place, name in enumerate(node.input)
-                    if f"{name}:0" in self.weights
-                ),
-            )
-        return definition
+    def round(self) -> None:
+        """Make it what it is with weights that fp16 holds."""
+        round_constants(self.definition)
+        round_arrays(self.weights.values())
 
 
 def _opened(checkpoint: Path) -> Any:  # noqa: ANN401 - a CheckpointReader

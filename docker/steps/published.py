@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from operations import ADVICE, VARIABLES, read_meta, runnable
-from rounding import round_constants, round_inputs
+from rounding import round_assigned, round_constants
 from said import fail, one_line
 from session import tensorflow_session
 
@@ -38,8 +38,7 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     definition = runnable(published, [output, saver.restore_op_name], meta.name)
     if rounded:
         round_constants(definition)
-        assigned = [node for node in definition.node if node.op in {"Assign", "AssignVariableOp"}]
-        round_inputs(definition, ((node, 1) for node in assigned))
+        round_assigned(definition)
     session = tensorflow_session(definition)
     try:
         session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})

@@ -110,9 +110,11 @@ def sides(arguments: argparse.Namespace) -> Iterator[Side]:
         tokens=arguments.seq_len,
     )
     for name, rounded in wanted:
+        if rounded:
+            model.round()
         yield Side(
             name=name,
-            session=tensorflow_session(model.definition(rounded=rounded)),
+            session=tensorflow_session(model.definition),
             inputs=[f"{name}:0" for name in INPUTS],
             output=model.output,
             fed=model.weights,

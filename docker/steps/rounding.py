@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
+
 # Scalars that the converter takes into one operation with what is around them, where they are exact: those of both forms
 # of gelu, which google-research/bert writes out, and the epsilon of its layer norm.
 FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
@@ -32,19 +37,31 @@ def round_constants(definition: Any) -> None:  # noqa: ANN401 - a GraphDef
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded))
 
 
-def round_inputs(definition: Any, of: Iterable[tuple[Any, int]]) -> None:  # noqa: ANN401 - a GraphDef, of NodeDefs
-    """Round what nodes get as one of their inputs, in place: weights that come from outside of the graph.
+def round_assigned(definition: Any) -> None:  # noqa: ANN401 - a GraphDef
+    """Round what a graph's variables are assigned, in place: weights on their way from the checkpoint."""
+    for node in [node for node in definition.node if node.op in {"Assign", "AssignVariableOp"}]:
+        source = node.input[1]
+        for name, before, after in (("half", "float32", "float16"), ("float", "float16", "float32")):
+            cast = definition.node.add(name=f"{node.name}/{name}", op="Cast", input=[source])
+            cast.attr["SrcT"].type, cast.attr["DstT"].type = _type(before), _type(after)
+            source = cast.name
+        node.input[1] = source
 
-    Args:
-        definition: the graph.
-        of: nodes of it, and which of their inputs.
-    """
+
+def _type(name: str) -> int:
     import tensorflow.compat.v1 as tf
 
-    for node, place in list(of):
-        source = node.input[place]
-        for name, before, after in (("half", tf.float32, tf.float16), ("float", tf.float16, tf.float32)):
-            cast = definition.node.add(name=f"{node.name}/{name}", op="Cast", input=[source])
-            cast.attr["SrcT"].type, cast.attr["DstT"].type = before.as_datatype_enum, after.as_datatype_enum
-            source = cast.name
-        node.input[place] = source
+    number: int = tf.as_dtype(name).as_datatype_enum
+    return number
+
+
+def round_arrays(arrays: Iterable[Vectors]) -> None:
+    """Round arrays, in place, one after the other. By TensorFlow, which takes a fifth of NumPy's time for it."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph:
+        given = tf.placeholder(tf.float32)
+        rounded = tf.cast(tf.cast(given, tf.float16), tf.float32)
+    with tf.Session(graph=graph) as session:
+        for values in arrays:
+            values[...] = session.run(rounded, {given: values})

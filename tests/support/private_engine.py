@@ -53,6 +53,8 @@ class PrivateEngine:
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
         if self._only_cgroup_2:
             command = ["unshare", "--mount", "sh", "-c", _ONLY_CGROUP_2, "sh", *command]
+        # A daemon that is to have no bridge removes docker0, which is the other daemon's: in a network of its own it has none.
+        command = ["unshare", "--net", *command]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
