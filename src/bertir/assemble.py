@@ -7,6 +7,7 @@ needs nothing of the other but the wheels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bertir.beside import Stop, beside
@@ -15,7 +16,7 @@ from bertir.layer import debian_layer, pyc_layer, python_sources, wheel_entries,
 from bertir.lock import LayerPin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -50,14 +51,7 @@ def assemble_layers(
         DigestMismatchError: a layer came out as another than the expected one, which is not kept.
     """
     pins = {pin.name: pin for pin in expected}
-
-    def layer(name: str, make: Callable[[Digest | None], Blob]) -> LayerPin:
-        pin = pins.get(name)
-        if pin is not None and store.has(pin.blob):
-            return pin
-        blob = make(pin.digest if pin else None)
-        return LayerPin(name=name, digest=blob.digest, size=blob.size)
-
+    layer = partial(made_or_stored, store, pins)
     debian = layer(
         "debian", lambda digest: debian_layer(store, intent, materials.packages(), expected=digest)
     )
@@ -84,6 +78,17 @@ def assemble_layers(
         with beside(written) as writing:
             pyc = compiled([debian.blob], entries)
         return debian, writing.result(), pyc
+
+
+def made_or_stored(
+    store: Store, pins: Mapping[str, LayerPin], name: str, make: Callable[[Digest | None], Blob]
+) -> LayerPin:
+    """Give a layer, making it unless the store has the pinned one; `make` gets the digest that is expected, if any is."""
+    pin = pins.get(name)
+    if pin is not None and store.has(pin.blob):
+        return pin
+    blob = make(pin.digest if pin else None)
+    return LayerPin(name=name, digest=blob.digest, size=blob.size)
 
 
 def assemble_image(store: Store, intent: ImageIntent, lock: ImageLock, materials: Materials) -> Image:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
-from bertir.engines import chosen
+from bertir.engines import LOCAL, chosen
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
 from bertir.model import load_models, named_or_first
@@ -240,7 +240,6 @@ def _check_locks(session: Session, chosen: list[str]) -> None:
 
 
 def engine(session: Session) -> str:
-    from bertir.engines import LOCAL, chosen
     from bertir.provision import provide_engine
 
     if chosen("", session.environment) == LOCAL:

@@ -117,21 +117,18 @@ def part_item(part: Part, purl: str) -> Item:
 def _other_items(intent: ImageIntent, lock: ImageLock) -> list[Item]:
     """What no package brought: files of `image.toml`, and the modules compiled beforehand."""
     items = file_items(intent, IMAGE_TOML)
-    items += [
-        Item(
-            ref=_PYC,
-            kind="file",
-            name="layer pyc",
-            description="the Python modules of Debian's packages and of the wheels, compiled (.pyc) in the image",
-            digest=layer.digest,
-            facts=[("compiled-by", f"{PRECOMPILE} {lock.inputs[PRECOMPILE]}")]
-            if PRECOMPILE in lock.inputs
-            else [],
-        )
+    what = "the Python modules of Debian's packages and of the wheels, compiled (.pyc) in the image"
+    return [*items, *compiled_items(_PYC, "pyc", what, lock)]
+
+
+def compiled_items(ref: str, name: str, what: str, lock: ImageLock) -> list[Item]:
+    """Give the layer of that name, in which modules lie that were compiled beforehand, as a component."""
+    facts = [("compiled-by", f"{PRECOMPILE} {lock.inputs[PRECOMPILE]}")] if PRECOMPILE in lock.inputs else []
+    return [
+        Item(ref=ref, kind="file", name=f"layer {name}", description=what, digest=layer.digest, facts=facts)
         for layer in lock.layers
-        if layer.name == "pyc"
+        if layer.name == name
     ]
-    return items
 
 
 def file_items(intent: ImageIntent, source: str) -> list[Item]:

@@ -6,8 +6,10 @@ No step container is made of it, and no build fetches or assembles anything of i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from bertir.assemble import made_or_stored
 from bertir.derivation import MOMENT
 from bertir.estimate import require_room_for_image
 from bertir.image import interpreter_image, locked_image
@@ -15,7 +17,6 @@ from bertir.job_intent import load_job_intent
 from bertir.job_layer import host_layer, tools_layer
 from bertir.job_lock import JOB_LOCK, load_host_pins, load_job_lock
 from bertir.layer import python_sources, wheel_entries
-from bertir.lock import LayerPin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from bertir.image import Image
     from bertir.intent import ImageIntent
     from bertir.job_intent import JobIntent
-    from bertir.lock import DebianPackage, ImageLock, WheelPin
+    from bertir.lock import DebianPackage, ImageLock, LayerPin, WheelPin
     from bertir.store import Blob, Store
 
 
@@ -119,14 +120,7 @@ def assemble_job_layers(
 
     Raises: as `assemble_job`.
     """
-    pins = {pin.name: pin for pin in expected}
-
-    def layer(name: str, make: Callable[[Digest | None], Blob]) -> LayerPin:
-        pin = pins.get(name)
-        if pin is not None and store.has(pin.blob):
-            return pin
-        blob = make(pin.digest if pin else None)
-        return LayerPin(name=name, digest=blob.digest, size=blob.size)
+    layer = partial(made_or_stored, store, {pin.name: pin for pin in expected})
 
     def tools(digest: Digest | None) -> Blob:
         packages, below = materials.packages(), materials.step_packages()

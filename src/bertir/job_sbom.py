@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.host_lock import BUILD_LOCK, HOST_LOCKS, host_requirements
 from bertir.image_sbom import (
+    compiled_items,
     compositions,
     file_items,
     image_item,
@@ -17,7 +18,6 @@ from bertir.image_sbom import (
 from bertir.inventory import debian_parts, required_names, wheel_parts
 from bertir.job import load_job
 from bertir.job_intent import JOB_TOML
-from bertir.lock import PRECOMPILE
 from bertir.sbom import (
     IMAGE_NAME,
     IMAGE_REF,
@@ -145,13 +145,5 @@ def _step_image(step: ImageIntent, lock: ImageLock, job: Job) -> Item:
 
 def _other_items(intent: ImageIntent, lock: ImageLock) -> list[Item]:
     """What no package brought: files of `job.toml`, and the layer with the modules compiled beforehand."""
-    [host] = [layer for layer in lock.layers if layer.name == "host"]
-    compiled = Item(
-        ref=_HOST,
-        kind="file",
-        name="layer host",
-        description="the wheels as a virtualenv, with their modules compiled (.pyc) by the image's Python",
-        digest=host.digest,
-        facts=[("compiled-by", f"{PRECOMPILE} {lock.inputs[PRECOMPILE]}")],
-    )
-    return [*file_items(intent, JOB_TOML), compiled]
+    what = "the wheels as a virtualenv, with their modules compiled (.pyc) by the image's Python"
+    return [*file_items(intent, JOB_TOML), *compiled_items(_HOST, "host", what, lock)]

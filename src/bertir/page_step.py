@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bertir.derivation import Derivation, Outcome, realise
 from bertir.digest import Digest
+from bertir.publish import PAGE, REPORT
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 # What the page depends on, beside the report.
 _PROGRAM = ("lineage.py", "markup.py", "page.css", "page.py", "plots.py", "redact.py")
-_PAGE = "report.html"
 
 
 def page_of(store: Store, report: Blob) -> Blob:
@@ -24,13 +24,13 @@ def page_of(store: Store, report: Blob) -> Blob:
     derivation = Derivation(
         step="page",
         version=1,
-        inputs={"report.json": report.digest} | {name: Digest.of_file(here / name) for name in _PROGRAM},
+        inputs={REPORT: report.digest} | {name: Digest.of_file(here / name) for name in _PROGRAM},
     )
 
     def run() -> Outcome:
         from bertir.page import page
 
-        told = json.loads(store.checked(report, what="report.json").read_bytes())
-        return Outcome(artifact=Artifact(files={_PAGE: store.add_bytes(page(told), what=_PAGE)}))
+        told = json.loads(store.checked(report, what=REPORT).read_bytes())
+        return Outcome(artifact=Artifact(files={PAGE: store.add_bytes(page(told), what=PAGE)}))
 
-    return realise(store, derivation, run, lambda: None).artifact[_PAGE]
+    return realise(store, derivation, run, lambda: None).artifact[PAGE]
