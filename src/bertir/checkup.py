@@ -20,17 +20,13 @@ from bertir.doctor import store_files
 from bertir.engines import DOCKER
 from bertir.errors import BertirError, FetchError
 from bertir.estimate import peak
-from bertir.host_lock import check_host_locks
-from bertir.image import locked_image
+from bertir.freshness import LOCKS, lock_checks
 from bertir.installed import as_called
-from bertir.intent import load_intent
-from bertir.lock import load_image_lock
 from bertir.materials import missing_materials, require_git
 from bertir.mirror import debian_mirror
 from bertir.model import GoogleZip
 from bertir.redact import without_logins
 from bertir.room import FULL_BYTES, free_bytes
-from bertir.upstream import load_source_lock, load_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +78,10 @@ def wrong(name: str, error: BertirError) -> Finding:
 
 def check_up(builder: Builder, *, offline: bool) -> list[Finding]:
     """Look at everything; `offline` asks no server. What follows from locks is left out if one of them is wrong."""
-    locks = [_lock(name, check) for name, check in _locks(builder).items()]
+    checks = lock_checks(builder.layout)
+    # An installed bertir has no host's lock: pip chose what it runs on.
+    known = [name for name in LOCKS if name != "host" or (builder.layout.root / "pyproject.toml").is_file()]
+    locks = [_lock(name, checks[name]) for name in known]
     findings = [_python(), _git(), _store(builder), *locks]
     if any(lock.error for lock in locks):
         return findings
@@ -162,17 +161,6 @@ def _disk(builder: Builder) -> Finding:
         return good("disk", found)
     advice = "Free some room (`invoke gc`), or set BERTIR_STORE to a larger disk."
     return note("disk", f"{found}, {needed / 1e6:.0f} MB are needed for what steps run in", advice)
-
-
-def _locks(builder: Builder) -> dict[str, Callable[[], object]]:
-    layout = builder.layout
-    locks: dict[str, Callable[[], object]] = {
-        "image": lambda: locked_image(load_intent(layout.docker), load_image_lock(layout.docker)),
-        "source": lambda: load_source_lock(layout.patches, load_upstream(layout.patches)),
-    }
-    if (layout.root / "pyproject.toml").is_file():
-        locks["host"] = lambda: check_host_locks(layout.root)
-    return locks
 
 
 def _lock(name: str, check: Callable[[], object]) -> Finding:

@@ -15,7 +15,7 @@ from bertir.healing import healed
 from bertir.model import load_models, named_or_first
 from bertir.nearest import did_you_mean
 from bertir.task_data import MRPC
-from bertir.upstream import SOURCE_LOCK, dump_source_lock, load_source_lock, load_upstream
+from bertir.upstream import SOURCE_LOCK, dump_source_lock
 
 if TYPE_CHECKING:
     from bertir.digest import Digest
@@ -174,13 +174,9 @@ def models(session: Session, *, as_json: bool) -> str:
     return show.to_json(facts) if as_json else show.models_text(facts)
 
 
-# In this order: the job's is made from the image's and the host's.
-LOCKS = ("source", "image", "host", "job")
-# What benchmarks compare with: written when it is asked for alone, as it is chosen for one kind of machine.
-BENCH_LOCK = "bench"
-
-
 def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
+    from bertir.freshness import BENCH_LOCK, LOCKS, lock_checks
+
     known = (*LOCKS, BENCH_LOCK)
     if only and only not in known:
         raise ConfigurationError(
@@ -189,7 +185,9 @@ def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
     chosen = [only] if only else list(known if check else LOCKS)
     if not check:
         _write_locks(session, chosen)
-    _check_locks(session, chosen)
+    checks = lock_checks(session.layout)
+    for name in chosen:
+        checks[name]()
     facts = {"locks": chosen, "written": not check, "fresh": True}
     return (
         show.to_json(facts) if as_json else f"locks of {', '.join(chosen)}: {'fresh' if check else 'written'}"
@@ -198,6 +196,7 @@ def lock(session: Session, *, only: str, check: bool, as_json: bool) -> str:
 
 def _write_locks(session: Session, chosen: list[str]) -> None:
     from bertir import resolve
+    from bertir.freshness import BENCH_LOCK
 
     with session.builder() as builder:
         if "source" in chosen:
@@ -216,27 +215,6 @@ def _write_locks(session: Session, chosen: list[str]) -> None:
 
         with session.builder() as builder:  # which reads the locks that were just written
             resolve_job(builder)
-
-
-def _check_locks(session: Session, chosen: list[str]) -> None:
-    from bertir.host_lock import check_host_locks, check_optimum_lock
-    from bertir.image import locked_image
-    from bertir.intent import load_intent
-    from bertir.lock import load_image_lock
-
-    if "source" in chosen:
-        load_source_lock(session.layout.patches, load_upstream(session.layout.patches))
-    if "image" in chosen:
-        locked_image(load_intent(session.layout.docker), load_image_lock(session.layout.docker))
-    if "host" in chosen:
-        check_host_locks(session.layout.root)
-    if "job" in chosen:
-        from bertir.job import load_job
-
-        step = load_intent(session.layout.docker)
-        load_job(session.layout.root, step, load_image_lock(session.layout.docker, step))
-    if BENCH_LOCK in chosen:
-        check_optimum_lock(session.layout.root)
 
 
 def engine(session: Session) -> str:

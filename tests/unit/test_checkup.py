@@ -65,7 +65,9 @@ def test_each_thing_has_a_verdict_and_what_is_not_good_has_advice(tmp_path: Path
     assert findings["engine"]["verdict"] == "wrong"
     assert "make engine" in findings["engine"]["advice"]
     good = {name for name, finding in findings.items() if finding["verdict"] == "good"}
-    assert good == {"python", "git", "store", "image lock", "source lock", "host lock"} | (good & {"disk"})
+    assert good == {"python", "git", "store", "image lock", "source lock", "host lock", "job lock"} | (
+        good & {"disk"}
+    )
     for finding in findings.values():
         assert bool(finding["advice"]) == (finding["verdict"] != "good")
 

@@ -202,8 +202,9 @@ def test_doctor_looks_at_the_locks_of_the_wheel_and_advises_in_its_name(
     findings = {one["name"]: one for one in json.loads(offline.stdout)["findings"]}
     locks = [name for name in findings if name.endswith(" lock")]
     assert [(name, findings[name]["verdict"]) for name in locks] == [
+        ("source lock", "good"),
         ("image lock", "good"),
-        ("source lock", "good"),  # and no "host lock": that is of a checkout's virtualenv
+        ("job lock", "good"),  # and no "host lock": that is of a checkout's virtualenv
     ]
     nobody = "http://127.0.0.1:9"
     around = {
