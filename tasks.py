@@ -291,7 +291,7 @@ def build_matrix(
 
     with exit_statuses(format_):
         text, error = commands.build_matrix(
-            open_session(ROOT, os.environ, live=False, quiet=quiet, verbose=verbose),
+            open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
             Lists(
                 models=models,
                 checkpoints=checkpoints,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 REFRESHES_A_SECOND = 8
+LABEL, MOST_LABEL = 10, 48  # columns of what a row is of
 # Of each state: a sign, what it is where the terminal's encoding has no such sign, and a colour.
 SIGNS = {
     State.WAITING: ("◌", ".", "yellow"),
@@ -117,6 +118,10 @@ class LiveView:
             if text and (row := self._rows.get(stage)) and row.ended is None:
                 self._rows[stage] = replace(row, log=text)
 
+    def drop(self, stage: str) -> None:
+        with self._lock:
+            self._rows.pop(stage, None)
+
     def _started(self) -> Live:
         if self._live is None:
             from rich.console import Console
@@ -138,15 +143,16 @@ class LiveView:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), expand=True)
-        table.add_column(width=1)
-        table.add_column(width=10, no_wrap=True)
-        table.add_column(justify="right", width=8, no_wrap=True)
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        plain = not console.encoding.lower().startswith("utf")
         with self._lock:
             rows = dict(self._rows)
             closed = not self._is_open
+        width = min(max(map(len, [*rows, " " * LABEL])), MOST_LABEL)
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), expand=True)
+        table.add_column(width=1)
+        table.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        table.add_column(justify="right", width=8, no_wrap=True)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        plain = not console.encoding.lower().startswith("utf")
         for stage, row in rows.items():
             stopped = closed and row.state in (State.RUNNING, State.WAITING)
             sign, ascii_sign, colour = STOPPED if stopped else SIGNS[row.state]

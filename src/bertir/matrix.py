@@ -26,6 +26,7 @@ from bertir.model import load_models
 from bertir.preflight import Rehearsal, is_stored, weight_bytes
 from bertir.progress import Level, Progress
 from bertir.redact import PASSPHRASE, shown
+from bertir.relay import Relay, followed, show_ended
 from bertir.session import Session
 from bertir.store import Artifact
 from bertir.targets import expand, in_turn
@@ -55,6 +56,7 @@ class Order:
         started: when all of it began, by the machine's monotonic clock.
         memory: the bytes that it takes at most.
         level: how much it tells.
+        pipe: where its progress is shown (relay.py); none if nowhere.
     """
 
     target: Target
@@ -68,6 +70,7 @@ class Order:
     engine: str
     memory: int
     level: Level
+    pipe: str
 
 
 def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
@@ -96,25 +99,30 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
         found = {ended.target: ended for ended in done_already(builder, targets, output)}
         if left := in_turn(target for target in targets if target not in found):
             memory = free_memory(builder) if memory is None else memory
-            orders = [
-                Order(
-                    target=target,
-                    layout=session.layout,
-                    environment={
-                        name: value for name, value in session.environment.items() if name != PASSPHRASE
-                    },
-                    started=session.progress.started,
-                    output=output,
-                    offline=builder.fetcher.offline,
-                    mirror=work.mirror,
-                    paranoid=work.paranoid,
-                    engine=engine,
-                    memory=_takes(target, models),
-                    level=session.progress.level,
-                )
-                for target in left
-            ]
-            found |= {ended.target: ended for ended in build_all(orders, jobs=jobs, memory=memory)}
+            with builder.store.temporary_folder() as folder, followed(session.progress, folder) as pipe:
+                orders = [
+                    Order(
+                        target=target,
+                        layout=session.layout,
+                        environment={
+                            name: value for name, value in session.environment.items() if name != PASSPHRASE
+                        },
+                        started=session.progress.started,
+                        output=output,
+                        offline=builder.fetcher.offline,
+                        mirror=work.mirror,
+                        paranoid=work.paranoid,
+                        engine=engine,
+                        memory=_takes(target, models),
+                        level=session.progress.level,
+                        pipe=pipe,
+                    )
+                    for target in left
+                ]
+                show_ended(session.progress, len(found), len(targets))
+                for ended in build_all(orders, jobs=jobs, memory=memory):
+                    found[ended.target] = ended
+                    show_ended(session.progress, len(found), len(targets), ended.target.name)
     return Matrix(
         ended=[found[target] for target in targets],
         jobs=jobs,
@@ -237,7 +245,13 @@ def build_all(orders: Sequence[Order], *, jobs: int, memory: int) -> Iterator[En
 def build(order: Order) -> Ended:
     """Build in this process, and give how it ended, whatever that was."""
     target, begun = order.target, time.monotonic()
-    progress = Progress(stream=sys.stderr, started=order.started, about=target.name, level=order.level)
+    progress = Progress(
+        stream=sys.stderr,
+        started=order.started,
+        about=target.name,
+        level=order.level,
+        view=_view(order),
+    )
     session = Session(layout=order.layout, environment=order.environment, progress=progress)
     try:
         local = target.local
@@ -255,6 +269,12 @@ def build(order: Order) -> Ended:
         ended = _published(target, built, published, time.monotonic() - begun)
     _tell(progress, ended)
     return ended
+
+
+def _view(order: Order) -> Relay | None:
+    with contextlib.suppress(OSError):  # nobody listens any more: it is told in lines
+        return Relay(order.pipe, order.target.name) if order.pipe else None
+    return None
 
 
 # how it ended

@@ -75,6 +75,9 @@ class View(Protocol):
     def log(self, stage: str, text: str) -> None:
         """Show the last line that a step printed."""
 
+    def drop(self, stage: str) -> None:
+        """Show nothing more of a stage."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:

@@ -27,6 +27,8 @@ STEPS = ("import", "freeze", "reference", "convert", "verify")
 @pytest.fixture
 def store(ground: Ground, tmp_path: Path) -> dict[str, str]:
     """A store of its own, with the materials and no step done: others count what is in the ground's."""
+    made = ground.checkout.invoke("build-ir")  # nothing to do, unless this file is run alone
+    assert made.status == 0, made.stderr
     copy = tmp_path / "store"
     shutil.copytree(ground.store, copy)
     (copy / "identity").unlink(missing_ok=True)
@@ -82,6 +84,22 @@ def test_a_step_that_fails_on_a_terminal_is_shown_as_stopped_and_the_message_com
     assert status == 7, text
     assert re.search(r"✗ freeze +\d+\.\d s stopped", text)
     assert text.rindex("error: freeze: exit status 3") > text.rindex("✗ freeze")
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+
+
+def test_on_a_terminal_each_build_of_a_matrix_has_a_row_while_it_is_at_work(
+    ground: Ground, store: dict[str, str]
+) -> None:
+    arguments = ("build-matrix", "--heads", "pooled,classifier", "--jobs", "2")
+    status, said = on_a_terminal(ground, *arguments, COLUMNS="120", **store)
+    text = ESCAPE.sub("", said)
+    assert status == 7, text  # there is no classifier in it
+    assert re.search(r"▸ matrix +\d\.\d s 0 of 2 ended", text)
+    assert re.search(r"▸ tiny-bert/reshapable-fp16 +\d+\.\d s freeze: running in the container", text)
+    assert re.search(r"▸ tiny-bert/reshapable-fp16-classifier +\d+\.\d s freeze: running", text)
+    assert re.search(r"\] matrix +tiny-bert/reshapable-fp16: built in \d+\.\d s", text)
+    last = ESCAPE.sub("", said.rpartition("\x1b[2K")[2])
+    assert re.match(r"✓ matrix +\d+\.\d s 2 of 2 ended *\r", last), last
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
 
 
