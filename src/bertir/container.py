@@ -179,7 +179,7 @@ class StepRun:
                 end,
                 self._log,
                 _kept(self._engine.folder, self._log, command.name),
-                memory=limits.memory_bytes,
+                memory=limits.memory_bytes if self._engine.limits_memory else 0,
                 scratch=limits.scratch_bytes,
             )
         with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:

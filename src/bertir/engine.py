@@ -111,6 +111,10 @@ class Engine:
         return int(self._info.get("MemTotal") or 0)
 
     @property
+    def limits_memory(self) -> bool:
+        return True  # as far as it can (`not_limited`)
+
+    @property
     def not_limited(self) -> tuple[str, ...]:
         """What the engine can't limit: it would take such a limit, and discard it without an error.
 

@@ -75,6 +75,10 @@ class Engine(Protocol):
     def memory(self) -> int:
         """The bytes of memory of its machine; 0 if it doesn't say."""
 
+    @property
+    def limits_memory(self) -> bool:
+        """Whether a step is told to have a limit of memory (`Limits`)."""
+
     def facts(self) -> EngineFacts: ...
 
     def begin(self, image: str, command: Command, scratch: Path) -> StepRun:

@@ -52,7 +52,7 @@ def failure(step: str, end: End, log: Path, kept: Path | None, *, memory: int, s
         end: how it ended.
         log: what it printed.
         kept: where that can be read afterwards; None if it could not be kept.
-        memory: its limit.
+        memory: its limit; 0 if it has none of its own.
         scratch: what its `/tmp` may hold.
     """
     # What a step prints may come from a stranger's checkpoint: no escape sequence of it reaches the terminal.
@@ -89,9 +89,12 @@ def _cause(end: End, text: str, *, memory: int, scratch: int) -> tuple[str, str]
         return disk_full(end.disk, taken=end.taken, free=end.free)
     if end.out_of_memory:
         what = "it" if end.status == KILLED else "a process of it"
+        limit = f" (limit {memory / (1 << 30):.1f} GiB)" if memory else ""
         return (
-            f"the kernel ended {what} for want of memory (limit {memory / (1 << 30):.1f} GiB)",
-            "Give the engine's machine more memory, or stop what else runs there.",
+            f"the kernel ended {what} for want of memory{limit}",
+            "Give the engine's machine more memory, or stop what else runs there."
+            if memory
+            else "Give the machine, or the container that this runs in, more memory, or stop what else runs there.",
         )
     if _NO_SPACE.search(text):
         most = f"its /tmp, in memory, holds {megabytes(scratch)} at most, its /dev/shm less"

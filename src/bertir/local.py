@@ -14,12 +14,14 @@ import select
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from bertir import emptying, supervise
 from bertir.container import INPUTS, WAIT, StepRun, run_step
 from bertir.engines import LOCAL, EngineFacts
 from bertir.errors import ConfigurationError, EngineError
+from bertir.failure import KILLED
 from bertir.interruption import held
 from bertir.laying import INPUTS as WAITED
 from bertir.laying import PROGRAMS, lay, relative
@@ -28,7 +30,6 @@ from bertir.surroundings import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from bertir.container import Command, Finished
 
@@ -40,6 +41,7 @@ WITHOUT = (
 _NICE = 10
 _CHUNK_BYTES = 1 << 16
 _SECONDS_TO_END = 20.0
+_VMSTAT = Path("/proc/vmstat")
 # How a step's command names Python.
 _PYTHON = ("/usr/bin/python3", "python3")
 
@@ -66,6 +68,7 @@ class LocalEngine:
     def __init__(self, folder: Path, interpreter: Interpreter) -> None:
         self.folder = folder
         self.memory = 0
+        self.limits_memory = False
         self._interpreter = interpreter
         self._made: dict[str, _Made] = {}
         self._processes: dict[str, _Process] = {}
@@ -155,8 +158,14 @@ class LocalEngine:
         return process is not None and process.status() is None
 
     def ending_of(self, container: str) -> tuple[int, bool]:
-        """Give the exit status, as a container's; that the kernel wanted its memory isn't known."""
-        return self._processes[container].ended(), False
+        """Give the exit status, as a container's, and whether the kernel ended it for want of memory.
+
+        The kernel counts what it ends so for the whole machine. A step that was killed, and not by bertir, while that count
+        grew was one of them in all likelihood.
+        """
+        process = self._processes[container]
+        status = process.ended()
+        return status, status == KILLED and _out_of_memory() > process.out_of_memory
 
     def kill(self, container: str) -> None:
         self._processes[container].let_end()
@@ -182,6 +191,7 @@ class _Process:
     """A step's process, by the one that supervises it."""
 
     def __init__(self, arguments: list[str], made: _Made) -> None:
+        before = _out_of_memory()
         self._process = subprocess.Popen(
             arguments,
             bufsize=0,
@@ -194,6 +204,7 @@ class _Process:
             umask=0o022,
         )
         self.output = _Output(cast("IO[bytes]", self._process.stdout).fileno())
+        self.out_of_memory = before
 
     def status(self) -> int | None:
         return self._process.poll()
@@ -216,6 +227,16 @@ class _Process:
             self._process.wait()
         self.output.forget()
         cast("IO[bytes]", self._process.stdout).close()
+
+
+def _out_of_memory() -> int:
+    """How many processes the kernel has ended for want of memory, of a container's limit or the machine's (proc_vmstat(5))."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _VMSTAT.read_text(encoding="ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 class _Output:

@@ -167,6 +167,57 @@ def test_inside_the_image_it_is_chosen_by_itself_and_everything_is_as_in_a_conta
     assert (asked.returncode, "no container engine answers" in asked.stderr) == (6, True)
 
 
+# A step by the local engine, in a container that may take so much memory; it tells how that ended.
+SHORT = """
+import pathlib, sys
+from bertir.container import Command
+from bertir.errors import StepError
+from bertir.local import Interpreter, LocalEngine
+from bertir.store import Store
+store = Store(pathlib.Path("/tmp/store"))
+interpreter = Interpreter(path=pathlib.Path("/usr/bin/python3"), version="3", environment={}, home={})
+command = Command(name="hungry", arguments=("/usr/bin/python3", "-c", sys.argv[1]), inputs={}, outputs=())
+try:
+    with store.temporary_folder() as scratch, LocalEngine(store.root, interpreter).run("image", command, scratch):
+        print("it ended well")
+except StepError as error:
+    print(error, error.advice)
+"""
+HUNGRY = "b = [bytes(range(256)) * 40_000 for _ in range(100)]"  # 1 GB
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (
+            HUNGRY,
+            "hungry: the kernel ended it for want of memory Give the machine, or the container that this runs in,",
+        ),
+        (KILLED, "hungry: exit status 137 (killed, and not by bertir)"),
+        (HUNGRY.replace("100", "5"), "it ended well"),
+    ],
+    ids=["hungry", "killed", "modest"],
+)
+def test_a_step_that_the_kernel_ended_for_want_of_memory_is_told_as_that(
+    builder: Builder, program: str, told: str
+) -> None:
+    ended = subprocess.run(
+        [
+            *("docker", "run", "--rm", "--pull=never", "--network=none", "--user=0"),
+            *("--memory=256m", "--memory-swap=256m", "--tmpfs=/tmp"),
+            *(f"--volume={ROOT}:/work:ro", f"--volume={sysconfig.get_paths()['purelib']}:/packages:ro"),
+            *("--env=PYTHONPATH=/work/src:/packages", builder.load_image()),
+            *("/usr/bin/python3", "-c", SHORT, program),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(told), ended.stdout
+
+
 # killed
 
 
