@@ -41,6 +41,8 @@ STEP_USER = "65532:65532"
 STORE_LABEL = "bertir.store."
 # For its first answer, and for the removal of a container: whoever pressed Ctrl-C waits for that.
 ANSWER_SECONDS = 20
+# For the removal of another container, when it left the one before without an answer.
+AGAIN_SECONDS = 1
 # For any other answer that takes no work, of an engine which has a lot to do.
 BUSY_SECONDS = 120
 # Loading the image; and for a silent step's first line: its own time limit is what ends it.
@@ -75,6 +77,7 @@ class Engine:
         self._client = client
         self._another = another
         self.folder = folder
+        self._hangs = False
 
     def facts(self) -> EngineFacts:
         with _as_engine_error("ask the engine for its version"):
@@ -341,10 +344,14 @@ class Engine:
         """Remove a container, running or not, if it is there and the engine answers; else the next run removes it."""
         with (
             held(),
-            self._waiting(ANSWER_SECONDS),
+            self._waiting(AGAIN_SECONDS if self._hangs else ANSWER_SECONDS),
             contextlib.suppress(DockerException, requests.RequestException),
         ):
-            self._client.api.remove_container(name, force=True, v=True)
+            try:
+                self._client.api.remove_container(name, force=True, v=True)
+            except requests.Timeout:
+                self._hangs = True
+                raise
 
     @contextlib.contextmanager
     def _waiting(self, seconds: int) -> Iterator[None]:

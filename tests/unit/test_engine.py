@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import json
 import re
+import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +162,19 @@ def test_an_image_is_found_under_either_of_its_digests(
     docker_api.answers[image_path(reported)].clear()
     answer(docker_api, image_path(reported), {"Id": str(reported)})
     assert engine.find_image([ID, MANIFEST]) == str(reported)
+
+
+def test_an_engine_that_hangs_is_waited_for_once_and_not_for_each_container(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertir.engine.ANSWER_SECONDS", 2)
+    monkeypatch.setattr("bertir.engine.AGAIN_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        engine._client.api.base_url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        begun = time.monotonic()
+        for name in "abcdef":
+            engine.remove(name)
+        assert 2 <= time.monotonic() - begun < 2 * 5
 
 
 def test_an_image_of_another_id_is_not_the_one(engine: Engine, docker_api: Server) -> None:
