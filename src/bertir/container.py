@@ -113,6 +113,7 @@ class StepRun:
         self._name = f"bertir-{uuid.uuid4().hex}"
         self._stack = contextlib.ExitStack()
         self._begun = 0.0
+        self._stopped: StepError | None = None
 
     def __enter__(self) -> Self:
         # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
@@ -165,13 +166,16 @@ class StepRun:
         (self._inputs / READY).touch()
 
     @contextlib.contextmanager
-    def finished(self) -> Iterator[Finished]:
+    def finished(self, beside: Sequence[StepRun] = ()) -> Iterator[Finished]:
         """Wait for the end, and give the outputs, which last as long as the `with` block.
+
+        Args:
+            beside: others that run meanwhile, and are looked after as well: nobody waits for them yet.
 
         Raises: as `Engine.run`.
         """
         command, limits = self.command, self.command.limits
-        end = self._end()
+        end = self._end(beside)
         seconds = time.monotonic() - self._begun
         if end.status != 0:
             raise failure(
@@ -185,9 +189,19 @@ class StepRun:
         with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:
             yield Finished(outputs=outputs, log=self._log, seconds=seconds)
 
-    def _end(self) -> End:
+    def look_after(self) -> None:
+        """Stop it if it does what it may not; whoever waits for it then is told."""
+        limits = self.command.limits
+        if self._stopped is None and (fault := _fault_of(self._volume, limits, self._engine.folder)):
+            self._stop(StepError(f"{self.command.name}: {fault[0]}; it was stopped", advice=fault[1]))
+
+    def _stop(self, why: StepError) -> None:
+        self._stopped = why
+        _kill(self._engine, self._container)
+
+    def _end(self, beside: Sequence[StepRun]) -> End:
         with self._running:
-            stopped = self._watched()
+            stopped = self._watched(beside)
             # It ends when the container has.
             self._reader.join(SECONDS_TO_END)
             self._reader.end()
@@ -204,29 +218,30 @@ class StepRun:
             disk=self._engine.folder,
         )
 
-    def _watched(self) -> StepError | None:
+    def _watched(self, beside: Sequence[StepRun]) -> StepError | None:
         """Wait for the container's end; give why it was made to end, if it was."""
         limits = self.command.limits
         until = self._begun + limits.seconds
         pause = FIRST_PAUSE
-        while self._engine.is_running(self._container):
-            stop: StepError | None = None
+        while self._stopped is None and self._engine.is_running(self._container):
             if time.monotonic() >= until:
-                stop = StepTimeoutError(
-                    f"{self.command.name}: stopped after {limits.seconds:.0f} s, its time limit"
+                self._stop(
+                    StepTimeoutError(
+                        f"{self.command.name}: stopped after {limits.seconds:.0f} s, its time limit"
+                    )
                 )
-            elif fault := _fault_of(self._volume, limits, self._engine.folder):
-                stop = StepError(f"{self.command.name}: {fault[0]}; it was stopped", advice=fault[1])
-            if stop is not None:
-                _kill(self._engine, self._container)
-                return stop
+                break
+            self.look_after()
+            for other in beside:
+                with contextlib.suppress(EngineError):  # told when somebody waits for it
+                    other.look_after()
             # Whoever prints nothing more is likely to end; but it may have closed its output, and go on.
             if self._reader.is_alive():
                 self._reader.join(min(pause, max(0.0, until - time.monotonic())))
             else:
                 time.sleep(FIRST_PAUSE)
             pause = min(2 * pause, LONGEST_PAUSE)
-        return None
+        return self._stopped
 
 
 @contextlib.contextmanager

@@ -65,6 +65,7 @@ class Runner:
         self._surroundings = surroundings
         self._engine = engine
         self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
+        self._started: list[StepRun] = []
         self._stack = contextlib.ExitStack()
 
     def close(self) -> None:
@@ -122,6 +123,8 @@ class Runner:
             scratch = stack.enter_context(self._store.temporary_folder())
             with self._store.linking(blob for blob in step.inputs.values() if blob is not PENDING):
                 run = stack.enter_context(self._engine().begin(image, command, scratch))
+            self._started.append(run)
+            stack.callback(self._started.remove, run)
             ends = stack.pop_all()
             self._stack.callback(ends.close)
             return Running(step=step, run=run, started=datetime.now(UTC), ends=ends)
@@ -135,7 +138,8 @@ class Runner:
     def finish(self, running: Running) -> Outcome:
         """Wait for a step's end, and store what it gave."""
         step = running.step
-        with running.run.finished() as finished:
+        beside = [run for run in self._started if run is not running.run]
+        with running.run.finished(beside) as finished:
             files = {
                 name: self._store.add(read_chunks(file), what=f"{name} of {step.name}")
                 for name, file in finished.outputs.items()

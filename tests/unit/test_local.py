@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from bertir.container_step import PENDING, ContainerStep
 from bertir.errors import ConfigurationError, MissingOutputError, StepError, StepTimeoutError
 from bertir.local import WITHOUT, Interpreter, LocalEngine
 from bertir.progress import SILENT
-from bertir.runner import Runner
+from bertir.runner import Runner, Running
 from bertir.store import Store
 from bertir.surroundings import Surroundings
 
@@ -301,6 +302,38 @@ def test_a_runner_starts_ahead_of_inputs_and_ends_what_never_gets_them(bench: Be
     assert working_in(store.root) != []  # the other one waits
     runner.close()
     assert working_in(store.root) == []
+
+
+def test_a_step_that_nobody_waits_for_yet_is_looked_after_by_who_waits_for_another(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertir.outputs.MOST_FILES", 200)
+    store = Store(tmp_path / "store")
+    runner = Runner(store, Surroundings(), lambda: bench.engine, SILENT)
+    over = tmp_path / "over"
+
+    def begun(name: str, program: str) -> Running:
+        arguments = ("/usr/bin/python3", "-c", program)
+        return runner.start(
+            ContainerStep(name=name, arguments=arguments, inputs={}, outputs=("done",)), "image"
+        )
+
+    floods = begun("floods", f"for number in range(201): open(f'out/{{number}}', 'w').close()\n{SLEEP}")
+    waits = begun(
+        "waits",
+        f"import os, time\nwhile not os.path.exists({str(over)!r}): time.sleep(0.01)\nopen('out/done', 'w')",
+    )
+    wait_until(lambda: list(store.root.glob("tmp/*/out/ready")), "it has left them, and sleeps")
+    with ThreadPoolExecutor(1) as threads:
+        outcome = threads.submit(runner.finish, waits)
+        try:
+            wait_until(lambda: len(working_in(store.root)) == 2, "the other one was stopped", 20)
+        finally:
+            over.touch()
+        assert outcome.result().artifact["done"].size == 0
+    with pytest.raises(StepError, match=r"floods: it left more than 200 files .*; it was stopped"):
+        runner.finish(floods)
+    runner.close()
 
 
 # however bertir ends
