@@ -283,7 +283,11 @@ def test_a_private_key_in_place_of_the_public_one_is_told(key: Path) -> None:
     assert f"{key}.pub" in caught.value.advice
 
 
-@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PUBLIC KEY-----\nAAAA\n", os.urandom(64)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no key", b"-----BEGIN PUBLIC KEY-----\nAAAA\n", os.urandom(64)],
+    ids=["empty", "text", "cut off", "random"],
+)
 def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "k"
     path.write_bytes(content)
