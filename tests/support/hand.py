@@ -1,0 +1,147 @@
+"""What the reader of a page has at hand: a clone as `make all` leaves it, and what the page says beside it.
+
+A page names in its comment (`<!-- commands: … -->`, documented.py) what of `AT_HAND` it is given, or `clone` for nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from checkout import Checkout, copy_checkout
+from tiny_bert import HIDDEN, config, files, make_model, weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+CLONE = "clone"
+DEFAULT = "dist/all-minilm-l6-v2/reshapable-fp16"
+# Google's own can't be fetched where these tests run; commands that name them get models of the same names, made by tests.
+_NAMES = ("bert-base-cased", "bert-base-uncased")
+_PROGRAMS = (
+    ("invoke", "invoke.main", "program.run"),
+    ("bertir", "bertir.program", "main"),
+    ("pip", "pip._internal.cli.main", "main"),  # or a page's `pip` would be that of the machine
+)
+_LOCKS = ("requirements/build.lock", "requirements/dev.lock")
+
+
+def clone(folder: Path, store: Path, things: Iterable[str]) -> Checkout:
+    """Make a clone with its virtualenv, in a home of its own, and give what a page asks for."""
+    home, index = folder / "home", folder / "index"
+    for empty in (home, index):
+        empty.mkdir()
+    checkout = copy_checkout(folder / "bertir")
+    virtualenv = _virtualenv(checkout.root)
+    models = [_without((checkout.root / "models.toml").read_text(encoding="utf-8"), _NAMES)]
+    for name in _NAMES:
+        (index / name).mkdir()
+        models.append(make_model(index / name, name=name).models_toml.read_text(encoding="utf-8"))
+    (folder / "models.toml").write_text("\n".join(models), encoding="utf-8")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("BERTIR_", "PYTHON", "VIRTUAL_ENV"))
+    } | {
+        "HOME": str(home),
+        "PATH": f"{virtualenv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "BERTIR_STORE": str(store),
+        "BERTIR_MODELS": str(folder / "models.toml"),
+        "PIP_FIND_LINKS": " ".join(str(index / name) for name in _NAMES),
+        "COLUMNS": "200",  # nothing is wrapped
+        "MAKEFLAGS": "",
+    }
+    made = Checkout(root=checkout.root, environment=environment)
+    for thing in things:
+        if thing != CLONE:
+            AT_HAND[thing](made)
+    return made
+
+
+def _without(models: str, names: Iterable[str]) -> str:
+    """A models.toml without some of its models: each is a table, and those below it."""
+    kept, keeps = [], True
+    for line in models.splitlines():
+        if line.startswith("["):
+            keeps = line.strip("[]").partition(".")[0] not in names
+        if keeps:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _virtualenv(root: Path) -> Path:
+    """A virtualenv as `make dev` makes it, of the packages of the tests, so that nothing is installed anew."""
+    folder = root / ".venv"
+    packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    packages.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    python = Path(sys.executable).resolve()
+    (folder / "pyvenv.cfg").write_text(f"home = {python.parent}\n", encoding="utf-8")
+    for name in ("python", "python3"):
+        (folder / "bin" / name).symlink_to(python)
+    paths = (root / "src", sysconfig.get_path("purelib"))
+    (packages / "of_the_tests.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    for name, module, function in _PROGRAMS:
+        script = folder / "bin" / name
+        imported = function.partition(".")[0]
+        # Guarded, as what a build starts by itself (multiprocessing's spawn) imports it again.
+        lines = (
+            f"#!{folder / 'bin' / 'python'}",
+            f"from {module} import {imported}",
+            f'if __name__ == "__main__":\n    {function}()\n',
+        )
+        script.write_text("\n".join(lines), encoding="utf-8")
+        script.chmod(0o755)
+    for kind, number in (("build", 1), ("dev", 2)):
+        (folder / f"{kind}.stamp").write_text(_fingerprint(root, _LOCKS[:number]) + "\n", encoding="ascii")
+    return folder
+
+
+def _fingerprint(root: Path, locks: Iterable[str]) -> str:
+    """As bootstrap.sh takes it. If it is taken otherwise one day, it makes the virtualenv anew, and a test says so."""
+    facts = [sys.version, os.path.realpath(sys.executable), os.path.realpath(root)]
+    facts += [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("pyproject.toml", *locks)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _published(made: Checkout) -> None:
+    """The default model, built and published."""
+    done = made.invoke("build-ir")
+    assert done.status == 0, done.stderr
+    assert (made.root / DEFAULT / "model.xml").is_file()
+
+
+def _my_bert(made: Checkout) -> None:
+    """`my-bert`: a fine-tuned checkpoint of one's own, that tells three labels apart."""
+    random = np.random.default_rng(3)
+    tensors = {f"bert.{name}": tensor for name, tensor in weights().items()} | {
+        "classifier.weight": random.normal(0.0, 0.5, (3, HIDDEN)).astype(np.float32),
+        "classifier.bias": random.normal(0.0, 0.5, 3).astype(np.float32),
+    }
+    folder = made.root / "my-bert"
+    folder.mkdir()
+    for name, data in files(tensors, config(architectures=["BertForSequenceClassification"])).items():
+        (folder / name).write_bytes(data)
+
+
+def _received(made: Checkout) -> None:
+    """`received`: a published folder and the public key of who signed it, as somebody sent them."""
+    folder = made.root / "received"
+    shutil.copytree(made.root / DEFAULT, folder)
+    for arguments in (("keygen", "--key", "release.key"), ("sign", str(folder), "--key", "release.key")):
+        done = made.invoke(*arguments)
+        assert done.status == 0, done.stderr
+    (made.root / "release.key").unlink()
+
+
+AT_HAND: Mapping[str, Callable[[Checkout], None]] = {
+    "published": _published,
+    "received": _received,
+    "my-bert": _my_bert,
+}
