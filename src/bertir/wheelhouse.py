@@ -14,6 +14,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from bertir.authority import FOR_DOWNLOADS
 from bertir.digest import Digest
 from bertir.errors import DigestMismatchError, FetchError, LockError
 from bertir.requirements import Requirement, parse_pins
@@ -152,9 +153,10 @@ def _pip_failure(output: str) -> FetchError:
             "the package index serves other bytes than the pinned ones:\n  " + "\n  ".join(told),
             advice="Nothing was kept. Ask whoever runs the index that pip is configured for (pip config list).",
         )
+    advice = "Is pip's index reachable, and does it serve these files? See: pip config list"
     return FetchError(
         "pip can't get the pinned wheels:\n  " + "\n  ".join(_told(output)),
-        advice="Is pip's index reachable, and does it serve these files? See: pip config list",
+        advice=FOR_DOWNLOADS if "CERTIFICATE_VERIFY_FAILED" in output else advice,
     )
 
 
