@@ -28,6 +28,6 @@ def test_the_commands_of_a_page_do_what_it_says(
     name: str, engine_environment: dict[str, str], store_root: Path, tmp_path: Path
 ) -> None:
     del engine_environment  # asked for, so that there is an engine
-    made = clone(tmp_path, store_root, given(ROOT / name))
-    ended = type_in(PAGES[name], made.root, made.environment)
+    with clone(tmp_path, store_root, given(ROOT / name)) as made:
+        ended = type_in(PAGES[name], made.root, made.environment)
     assert [one.objection for one in ended if one.objection] == []

@@ -5,6 +5,7 @@ A page names in its comment (`<!-- commands: … -->`, documented.py) what of `A
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from checkout import Checkout, copy_checkout
+from file_server import serve_files
+from git_server import make_authority
+from google_zip import google_models, models_toml, small_files, write_zip
 from tiny_bert import HIDDEN, config, files, make_model, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-CLONE = "clone"
+CLONE, COMPANY = "clone", "company"
 DEFAULT = "dist/all-minilm-l6-v2/reshapable-fp16"
 # Google's own can't be fetched where these tests run; commands that name them get models of the same names, made by tests.
 _NAMES = ("bert-base-cased", "bert-base-uncased")
@@ -32,8 +36,9 @@ _PROGRAMS = (
 _LOCKS = ("requirements/build.lock", "requirements/dev.lock")
 
 
-def clone(folder: Path, store: Path, things: Iterable[str]) -> Checkout:
-    """Make a clone with its virtualenv, in a home of its own, and give what a page asks for."""
+@contextlib.contextmanager
+def clone(folder: Path, store: Path, things: Iterable[str]) -> Iterator[Checkout]:
+    """Make a clone with its virtualenv, in a home of its own, and give what a page asks for, until the `with` block ends."""
     home, index = folder / "home", folder / "index"
     for empty in (home, index):
         empty.mkdir()
@@ -42,7 +47,10 @@ def clone(folder: Path, store: Path, things: Iterable[str]) -> Checkout:
     models = [_without((checkout.root / "models.toml").read_text(encoding="utf-8"), _NAMES)]
     for name in _NAMES:
         (index / name).mkdir()
-        models.append(make_model(index / name, name=name).models_toml.read_text(encoding="utf-8"))
+        # Of the same weights, each in a file of its own: what follows from them is built once.
+        contents = files(configuration=config(_name_or_path=name))
+        made_model = make_model(index / name, contents, name=name)
+        models.append(made_model.models_toml.read_text(encoding="utf-8"))
     (folder / "models.toml").write_text("\n".join(models), encoding="utf-8")
     environment = {
         name: value
@@ -58,10 +66,33 @@ def clone(folder: Path, store: Path, things: Iterable[str]) -> Checkout:
         "MAKEFLAGS": "",
     }
     made = Checkout(root=checkout.root, environment=environment)
-    for thing in things:
-        if thing != CLONE:
-            AT_HAND[thing](made)
-    return made
+    with contextlib.ExitStack() as stack:
+        for thing in things:
+            if thing == COMPANY:
+                made.environment.update(stack.enter_context(_company(made.root, index)))
+            elif thing != CLONE:
+                AT_HAND[thing](made)
+        yield made
+
+
+@contextlib.contextmanager
+def _company(root: Path, index: Path) -> Iterator[dict[str, str]]:
+    """`company.pem`, and an index of the models' wheels with a certificate that only it vouches for."""
+    (index / "keys").mkdir()
+    authority, certificate = make_authority(index / "keys")
+    shutil.copy2(authority, root / "company.pem")
+    with serve_files(certificate) as server:
+        server.lenient = True
+        for wheel in index.glob("*/*.whl"):
+            project = wheel.name.partition("-")[0].replace("_", "-")
+            server.files[f"/{wheel.name}"] = wheel
+            server.files[f"/simple/{project}/"] = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
+        yield {
+            "PIP_INDEX_URL": f"{server.url}/simple",
+            "PIP_FIND_LINKS": "",
+            "PIP_NO_CACHE_DIR": "1",
+            "NO_PROXY": "localhost",
+        }
 
 
 def _without(models: str, names: Iterable[str]) -> str:
@@ -72,7 +103,7 @@ def _without(models: str, names: Iterable[str]) -> str:
             keeps = line.strip("[]").partition(".")[0] not in names
         if keeps:
             kept.append(line)
-    return "\n".join(kept)
+    return "".join(f"{line}\n" for line in kept)
 
 
 def _virtualenv(root: Path) -> Path:
@@ -98,6 +129,8 @@ def _virtualenv(root: Path) -> Path:
         )
         script.write_text("\n".join(lines), encoding="utf-8")
         script.chmod(0o755)
+    activate = f"export PATH='{folder / 'bin'}':\"$PATH\"\n"
+    (folder / "bin" / "activate").write_text(activate, encoding="utf-8")
     for kind, number in (("build", 1), ("dev", 2)):
         (folder / f"{kind}.stamp").write_text(_fingerprint(root, _LOCKS[:number]) + "\n", encoding="ascii")
     return folder
@@ -140,8 +173,21 @@ def _received(made: Checkout) -> None:
     (made.root / "release.key").unlink()
 
 
+def _mirror(made: Checkout) -> None:
+    """`mirror`: a folder with a zip of Google's, with small files in it in place of the model's own."""
+    name = _NAMES[1]
+    contents = small_files(name)
+    address = google_models()[name]["zip"]["url"]
+    (made.root / "mirror").mkdir()
+    write_zip(made.root / "mirror" / address.rpartition("/")[2], contents)
+    models = Path(made.environment["BERTIR_MODELS"])
+    kept = _without(models.read_text(encoding="utf-8"), [name])
+    models.write_text(kept + models_toml("https://publisher.example", {name: contents}), encoding="utf-8")
+
+
 AT_HAND: Mapping[str, Callable[[Checkout], None]] = {
     "published": _published,
     "received": _received,
     "my-bert": _my_bert,
+    "mirror": _mirror,
 }

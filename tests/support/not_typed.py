@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _VERIFIED = "tests/e2e/test_main_job.py::test_what_was_published_is_signed_verified_and_rebuilt_from_its_provenance_alone"
+_BUNDLED = "tests/e2e/test_main_job.py::test_a_bundle_builds_the_same_ir_on_a_machine_with_no_network"
 _CHECKED = (
     "tests/integration/test_check.py::test_a_sound_build_is_the_same_under_variations_and_every_step_ran"
 )
@@ -19,6 +20,10 @@ _PUBLISHED = "dist/all-minilm-l6-v2/reshapable-fp16"
 ELSEWHERE: Mapping[str, str] = {
     f"invoke verify {_PUBLISHED} --rebuild": _VERIFIED,
     ".venv/bin/invoke verify received --rebuild": _VERIFIED,
+    "invoke verify received --rebuild": _VERIFIED,
+    "invoke verify dist/my-bert/reshapable-fp16 --rebuild --checkpoint my-bert": _VERIFIED,
+    "invoke fetch --bundle materials.tar": _BUNDLED,
+    "make all BUNDLE=materials.tar": _BUNDLED,
     "invoke check": _CHECKED,
     "invoke check --each": _CHECKED,
     "invoke check --vary umask,clock": "tests/integration/test_check.py::test_a_clock_that_leaks_into_a_step_is_caught_and_named",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from checkout import ROOT
 from documented import Typed, blocks, commands, given, is_said, name_of, pages
-from hand import AT_HAND, CLONE
+from hand import AT_HAND, CLONE, COMPANY
 from not_typed import ELSEWHERE, NEVER
 from typing_in import type_in
 
@@ -23,7 +23,7 @@ _LANGUAGES = {"console", "python", "text", "toml", "json", "ini", "yaml", "{toct
 
 
 def test_every_page_with_commands_says_what_is_at_hand() -> None:
-    known = {CLONE, *AT_HAND}
+    known = {CLONE, COMPANY, *AT_HAND}
     for page in pages():
         if commands(page):
             assert given(page), f"{name_of(page)} lacks a comment: <!-- commands: {CLONE} -->"
@@ -32,7 +32,7 @@ def test_every_page_with_commands_says_what_is_at_hand() -> None:
 
 def test_every_thing_that_can_be_at_hand_is_asked_for_by_a_page() -> None:
     asked = {thing for page in pages() for thing in given(page)}
-    assert asked >= set(AT_HAND)
+    assert asked >= {COMPANY, *AT_HAND}
 
 
 def test_what_is_typed_stands_in_blocks_that_are_run() -> None:
