@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,3 +57,24 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
 html_last_updated_fmt = None
+
+# What the theme leaves to be said, for who reads with the keyboard or by ear: what scrolls can be reached, a heading has its level.
+_SAID = {
+    "body": (
+        ("<pre>", '<pre tabindex="0">'),
+        ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    ),
+    "furo_navigation_tree": (('role="heading">', 'role="heading" aria-level="2">'),),
+}
+
+
+def _say(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    for part, replaced in _SAID.items():
+        for before, after in replaced if part in context else ():
+            context[part] = context[part].replace(before, after)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add to each page what the theme leaves out, after the theme has had its turn."""
+    app.connect("html-page-context", _say, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
