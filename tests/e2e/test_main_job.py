@@ -17,6 +17,7 @@ import docker
 import numpy as np
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
+from fields import compare
 from safetensors.numpy import load_file, save
 
 from bertir.container_step import ContainerStep
@@ -135,6 +136,13 @@ def test_the_report_says_what_went_in_and_what_came_out(main_job: MainJob) -> No
         assert all(step["facts"][fact] > 0 for fact in ("seconds", "bytes_in", "bytes_out"))
         for blob in step["outputs"].values():
             assert re.fullmatch(r"sha256:[0-9a-f]{64}", blob)
+
+
+@pytest.mark.engine
+def test_the_reference_lists_every_field_of_a_real_report(main_job: MainJob) -> None:
+    lacking, unseen = compare("`report.json`", [report_of(main_job.published)])
+    assert lacking == set()
+    assert "steps[].facts.engine.kernel" not in unseen  # it did compare
 
 
 @pytest.mark.engine

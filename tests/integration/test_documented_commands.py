@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from checkout import ROOT
 from documented import commands, given, name_of, pages
-from hand import clone
+from hand import clone, is_kept
 from not_typed import ELSEWHERE, NEVER
 from typing_in import type_in
 
@@ -30,4 +30,5 @@ def test_the_commands_of_a_page_do_what_it_says(
     del engine_environment  # asked for, so that there is an engine
     with clone(tmp_path, store_root, given(ROOT / name)) as made:
         ended = type_in(PAGES[name], made.root, made.environment)
+        assert is_kept(made.root)
     assert [one.objection for one in ended if one.objection] == []

@@ -33,6 +33,7 @@ _PROGRAMS = (
     ("bertir", "bertir.program", "main"),
     ("pip", "pip._internal.cli.main", "main"),  # or a page's `pip` would be that of the machine
 )
+_PATHS = "of_the_tests.pth"
 _LOCKS = ("requirements/build.lock", "requirements/dev.lock")
 
 
@@ -117,7 +118,7 @@ def _virtualenv(root: Path) -> Path:
     for name in ("python", "python3"):
         (folder / "bin" / name).symlink_to(python)
     paths = (root / "src", sysconfig.get_path("purelib"))
-    (packages / "of_the_tests.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    (packages / _PATHS).write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     for name, module, function in _PROGRAMS:
         script = folder / "bin" / name
         imported = function.partition(".")[0]
@@ -136,8 +137,13 @@ def _virtualenv(root: Path) -> Path:
     return folder
 
 
+def is_kept(root: Path) -> bool:
+    """Whether the virtualenv is still this one: bootstrap.sh makes it anew if it doesn't take it for its own."""
+    return any((root / ".venv").rglob(_PATHS))
+
+
 def _fingerprint(root: Path, locks: Iterable[str]) -> str:
-    """As bootstrap.sh takes it. If it is taken otherwise one day, it makes the virtualenv anew, and a test says so."""
+    """As bootstrap.sh takes it."""
     facts = [sys.version, os.path.realpath(sys.executable), os.path.realpath(root)]
     facts += [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("pyproject.toml", *locks)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
