@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import sys
 import sysconfig
 from pathlib import Path
@@ -191,9 +192,17 @@ def _mirror(made: Checkout) -> None:
     models.write_text(kept + models_toml("https://publisher.example", {name: contents}), encoding="utf-8")
 
 
+def _port(made: Checkout) -> None:
+    """A port of the loopback address that nobody listens on, as PORT: others may be running these tests."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        made.environment["PORT"] = str(free.getsockname()[1])
+
+
 AT_HAND: Mapping[str, Callable[[Checkout], None]] = {
     "published": _published,
     "received": _received,
     "my-bert": _my_bert,
     "mirror": _mirror,
+    "port": _port,
 }
