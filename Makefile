@@ -21,7 +21,7 @@ RUN := $(VENV)/bin/python -m
 .DEFAULT_GOAL := help
 # The virtualenv comes before the engine, which is asked for by it.
 .NOTPARALLEL:
-.PHONY: all test lint engine package clean help build dev
+.PHONY: all test lint engine docs package clean help build dev
 
 all: build engine ## build, verify and publish the IR
 	@$(RUN) invoke build-ir $(if $(MODEL),--model '$(MODEL)') --recipe '$(RECIPE)' --precision '$(PRECISION)' \
@@ -46,9 +46,12 @@ package: dev ## sdist and wheel, in package/: the same bytes wherever they are m
 	@SOURCE_DATE_EPOCH="$$(sed -n 's/^source_date_epoch = //p' docker/image.toml)" \
 	  $(RUN) build --no-isolation --outdir package .
 
-clean: ## remove the virtualenv and what was published (`invoke clean --store` empties the store too)
+docs: dev ## the site of the documentation, in build/docs/: a fault of a page is an error
+	@$(RUN) invoke docs
+
+clean: ## remove the virtualenv, the site and what was published (`invoke clean --store` empties the store too)
 	@if [ -x $(VENV)/bin/invoke ]; then $(RUN) invoke clean --output '$(OUTPUT)'; fi
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) build/docs
 
 help: ## list targets and variables
 	@echo 'Targets:'

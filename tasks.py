@@ -719,6 +719,22 @@ def bench(
         )
 
 
+@task(
+    auto_shortflags=False,
+    help={
+        "output": "folder of the site (default: build/docs)",
+        "format": FORMAT_HELP,
+    },
+)
+def docs(_: Context, output: str = "build/docs", format_: str = "text") -> None:
+    """Make the site of the documentation, and before it the pages that are made from code; a fault of a page is an error. Example: `invoke docs --output site`."""
+    with exit_statuses(format_):
+        sys.path[1:1] = [str(ROOT)]
+        from docs.site.make import make_site
+
+        tell(make_site(ROOT, output, os.environ, as_json=format_ == "json"))
+
+
 @task
 def golden(context: Context) -> None:
     """Rewrite the expected digests of tests/golden from real builds; needs what the tests need. Example: `invoke golden`."""

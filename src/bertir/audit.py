@@ -29,6 +29,7 @@ LOCKS: Mapping[str, str] = {
     "image": "docker/requirements.lock",
     "host": "requirements/build.lock",
     "development": "requirements/dev.lock",
+    "serving": "requirements/serving.lock",
 }
 ADVISORIES = "security/advisories.toml"
 EXAMINED = "security/examined.json"

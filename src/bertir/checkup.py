@@ -186,7 +186,11 @@ class _Server:
 
 
 def _servers(builder: Builder) -> Iterator[Finding]:
-    pins = builder.pins
+    from bertir.source import upstream_url
+
+    pinned = builder.pins.upstream.url
+    url = upstream_url(builder.pins.upstream, builder.environment)
+    source = "source" if url == pinned else "chosen source"
     missing = missing_materials(builder, None)
 
     def lacking(prefix: str) -> int:
@@ -195,7 +199,7 @@ def _servers(builder: Builder) -> Iterator[Finding]:
     servers = [
         _Server(name="debian mirror", asks=lambda: _ask_debian(builder), missing=lacking("debian/")),
         _Server(name="package index", asks=_ask_index, missing=lacking("wheel/")),
-        _Server(name="source", asks=lambda: _ask(pins.upstream.url), missing=lacking("source/")),
+        _Server(name=source, asks=lambda: _ask_source(url), missing=lacking("source/")),
     ]
     servers += _of_models(builder)
     for server in servers:
@@ -233,6 +237,7 @@ def _unreachable(server: _Server, why: str) -> Finding:
         "debian mirror": "Name another by BERTIR_DEBIAN_MIRROR, or bring a bundle (`--bundle`).",
         "package index": "Configure pip for the index that this machine reaches, or bring a bundle (`--bundle`).",
         "source": "A build takes the same files from the package index instead.",
+        "chosen source": "Name another by BERTIR_BERT_URL, or unset it: then the package index has the same files.",
     }.get(
         server.name,
         "A model of the package index (`invoke models`), a checkpoint of your own, a mirror (`--mirror`), or a bundle (`--bundle`) will do.",
@@ -251,6 +256,11 @@ def _ask(url: str) -> None:
         raise FetchError(str(error)) from error
     if status >= _WORKING_STATUS:
         raise FetchError(f"it answers {status}")
+
+
+def _ask_source(url: str) -> None:
+    if url.startswith("https:"):  # else it is a folder
+        _ask(url)
 
 
 def _ask_debian(builder: Builder) -> None:

@@ -1,4 +1,4 @@
-"""The host's locks, `requirements/*.lock`: what the virtualenv that bertir itself runs in holds, in pip's format."""
+"""The host's locks, `requirements/*.lock`: what virtualenvs hold, bertir's own and the examples' service's, in pip's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 BUILD_LOCK = "build.lock"
 HOST_LOCKS: Mapping[str, tuple[str, ...]] = {BUILD_LOCK: ("bootstrap",), "dev.lock": ("bootstrap", "dev")}
-# Of a virtualenv of its own, which `invoke bench` compares with; nothing of bertir's is in it.
+# Of a virtualenv of its own, in which examples/serving runs; nothing of bertir's is in it.
+SERVING_LOCK, SERVING = "serving.lock", "serving"
+# tokenizers requires it, and a tokenizer that is made of a vocabulary file never imports it; it brings a dozen others.
+NOT_SERVED = ("huggingface-hub",)
+# Of another, which `invoke bench` compares with.
 OPTIMUM_LOCK, OPTIMUM = "optimum.lock", "optimum"
 # Required by one of these, and used by nothing that is compared. The published torchvision is of another build of torch.
 LEFT_OUT = ("torchvision",)
@@ -30,6 +34,11 @@ def host_requirements(root: Path, groups: Sequence[str]) -> tuple[str, ...]:
         ConfigurationError: pyproject.toml is missing, no TOML, or lacks one of them.
     """
     return _requirements(root, groups, project=True)
+
+
+def serving_requirements(root: Path) -> tuple[str, ...]:
+    """Give the requirements of the examples' service. Raises as above."""
+    return _requirements(root, [SERVING], project=False)
 
 
 def optimum_requirements(root: Path) -> tuple[str, ...]:
@@ -62,6 +71,11 @@ def host_resolution(root: Path, groups: Sequence[str]) -> Digest:
     return Digest.of_json(list(host_requirements(root, groups)))
 
 
+def serving_resolution(root: Path) -> Digest:
+    """Digest of what that lock is made from."""
+    return Digest.of_json([*serving_requirements(root), *(f"!{name}" for name in NOT_SERVED)])
+
+
 def optimum_resolution(root: Path) -> Digest:
     """Digest of what that lock is made from."""
     return Digest.of_json([*optimum_requirements(root), *(f"!{name}" for name in LEFT_OUT)])
@@ -75,6 +89,7 @@ def check_host_locks(root: Path) -> None:
     """
     for file, groups in HOST_LOCKS.items():
         _check(root, file, host_resolution(root, groups), RELOCK)
+    _check(root, SERVING_LOCK, serving_resolution(root), RELOCK)
 
 
 def check_optimum_lock(root: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 PROJECT = "project"
 # What these do is for who works on bertir: they write a checkout's own files, or compare with them.
-CHECKOUT_TASKS = ("audit", "bench", "golden", "lock")
+CHECKOUT_TASKS = ("audit", "bench", "docs", "golden", "lock")
 _INVOKE, _OWN = "invoke", "bertir"
 # A call as messages and help texts have it: `invoke TASK …`, or after a colon, or at the start.
 _CALL = re.compile(

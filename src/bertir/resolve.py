@@ -13,11 +13,15 @@ from bertir.errors import LockError
 from bertir.host_lock import (
     HOST_LOCKS,
     LEFT_OUT,
+    NOT_SERVED,
     OPTIMUM_LOCK,
+    SERVING_LOCK,
     host_requirements,
     host_resolution,
     optimum_requirements,
     optimum_resolution,
+    serving_requirements,
+    serving_resolution,
 )
 from bertir.image import describe_image
 from bertir.intent import load_intent
@@ -75,6 +79,7 @@ def resolve_host(root: Path, store: Store) -> None:
             root / "requirements" / name: _host_lock(root, groups, folder)
             for name, groups in HOST_LOCKS.items()
         }
+        texts[root / "requirements" / SERVING_LOCK] = _serving_lock(root, folder)
     replace_all(texts)
 
 
@@ -164,6 +169,11 @@ def fetch_wheels(
 def _host_lock(root: Path, groups: Sequence[str], folder: Path) -> str:
     pins = resolve_host_requirements(host_requirements(root, groups), folder)
     return dump_requirements(Requirements(made_from=host_resolution(root, groups), pins=pins))
+
+
+def _serving_lock(root: Path, folder: Path) -> str:
+    pins = resolve_host_requirements(serving_requirements(root), folder, without=NOT_SERVED)
+    return dump_requirements(Requirements(made_from=serving_resolution(root), pins=pins))
 
 
 def _image_lock(

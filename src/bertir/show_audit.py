@@ -13,6 +13,7 @@ _PLACES = {
     "image": "the image",
     "host": "bertir's own environment",
     "development": "the development environment",
+    "serving": "the environment of examples/serving",
 }
 _VERDICTS = {
     "not-reached": "the code in question isn't called by any step",

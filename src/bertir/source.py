@@ -18,6 +18,7 @@ import git
 from git.exc import GitError
 from git.objects import Blob as GitBlob
 
+from bertir.authority import FOR_GIT
 from bertir.errors import PatchError, SourceError
 from bertir.zip_check import PINNED_LIMITS, UnfitZipError, checked_zip
 
@@ -87,7 +88,9 @@ def _fetch(repository: git.Repo, url: str, commit: str) -> None:
     status, said = _run_alone(repository.git, command)
     if status:
         kind = SourceError if _NO_SUCH_COMMIT.search(said) else UnreachableError
-        raise kind(f"could not clone {url} at {commit}\n  {said}")
+        # git's words where its TLS is GnuTLS (Debian), and where it is OpenSSL.
+        unknown = re.search(r"certificate verification failed|SSL certificate problem", said)
+        raise kind(f"could not clone {url} at {commit}\n  {said}", advice=FOR_GIT if unknown else "")
 
 
 def _run_alone(commands: git.Git, command: list[str]) -> tuple[int, str]:

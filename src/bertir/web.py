@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from bertir import __version__
+from bertir.authority import FOR_DOWNLOADS
 from bertir.digest import CHUNK_BYTES
 from bertir.errors import FetchError
 from bertir.redact import printable
@@ -38,6 +39,8 @@ MOST_REDIRECTS = 20
 _SHOWN = 80
 _WHERE = re.compile(r"\A(<urllib3\S+ object at \S+>|\w+\(host=[^)]*\)): ")
 _ADVICE = "See whether this machine reaches that server, then run it again."
+# OpenSSL's numbers for a certificate whose authority isn't known here: self-signed, or issued by one that isn't in the list.
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +156,9 @@ def _answer(
     except requests.exceptions.ProxyError as error:
         raise _unreachable(what, url, error) from error
     except requests.exceptions.SSLError as error:
-        if any(isinstance(item, ssl.SSLCertVerificationError) for item in _chain(error)):
-            raise _unreachable(what, url, error) from error
+        if refused := [item for item in _chain(error) if isinstance(item, ssl.SSLCertVerificationError)]:
+            known = all(item.verify_code not in _UNKNOWN_AUTHORITY for item in refused)
+            raise _unreachable(what, url, error, advice=_ADVICE if known else FOR_DOWNLOADS) from error
         raise BrokenOffError(watch.tripped or _reason(error)) from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise BrokenOffError(watch.tripped or _reason(error)) from error
@@ -251,8 +255,8 @@ def shown(url: str) -> str:
     return printable(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
 
 
-def _unreachable(what: str, url: str, error: Exception) -> FetchError:
-    return FetchError(f"{what}: {_reason(error)}\n  {shown(url)}", advice=_ADVICE)
+def _unreachable(what: str, url: str, error: Exception, *, advice: str = _ADVICE) -> FetchError:
+    return FetchError(f"{what}: {_reason(error)}\n  {shown(url)}", advice=advice)
 
 
 def _chain(error: Exception) -> list[Any]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from bertir.authority import FOR_DOWNLOADS
 from bertir.digest import Digest
 from bertir.errors import DigestMismatchError, FetchError, LockError
 from bertir.requirements import Requirement, parse_pins
@@ -46,9 +47,21 @@ def resolve_image_requirements(python: PythonIntent, folder: Path) -> tuple[Requ
     return _uv_compile(python.requirements, options, folder)
 
 
-def resolve_host_requirements(requirements: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
-    """Choose the newest versions for the host's virtualenv, on any platform. Raises as above."""
-    return _uv_compile(requirements, ["--universal", "--python-version", "3.11"], folder)
+def resolve_host_requirements(
+    requirements: Sequence[str], folder: Path, without: Sequence[str] = ()
+) -> tuple[Requirement, ...]:
+    """Choose the newest versions for a virtualenv of the host's, on any platform. Raises as above.
+
+    What is in `without` counts as required by nothing.
+    """
+    options = ["--universal", "--python-version", "3.11"]
+    if without:
+        overrides = folder / "overrides.txt"  # of no Python that it resolves for
+        overrides.write_text(
+            "".join(f"{name} ; python_version < '3'\n" for name in without), encoding="utf-8"
+        )
+        options.append(f"--override={overrides}")
+    return _uv_compile(requirements, options, folder)
 
 
 def resolve_installation(requirements: Sequence[str], folder: Path) -> tuple[Requirement, ...]:
@@ -152,9 +165,10 @@ def _pip_failure(output: str) -> FetchError:
             "the package index serves other bytes than the pinned ones:\n  " + "\n  ".join(told),
             advice="Nothing was kept. Ask whoever runs the index that pip is configured for (pip config list).",
         )
+    advice = "Is pip's index reachable, and does it serve these files? See: pip config list"
     return FetchError(
         "pip can't get the pinned wheels:\n  " + "\n  ".join(_told(output)),
-        advice="Is pip's index reachable, and does it serve these files? See: pip config list",
+        advice=FOR_DOWNLOADS if "CERTIFICATE_VERIFY_FAILED" in output else advice,
     )
 
 

@@ -17,6 +17,8 @@ import docker
 import numpy as np
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
+from documented import blocks
+from fields import compare
 from safetensors.numpy import load_file, save
 
 from bertir.container_step import ContainerStep
@@ -135,6 +137,13 @@ def test_the_report_says_what_went_in_and_what_came_out(main_job: MainJob) -> No
         assert all(step["facts"][fact] > 0 for fact in ("seconds", "bytes_in", "bytes_out"))
         for blob in step["outputs"].values():
             assert re.fullmatch(r"sha256:[0-9a-f]{64}", blob)
+
+
+@pytest.mark.engine
+def test_the_reference_lists_every_field_of_a_real_report(main_job: MainJob) -> None:
+    lacking, unseen = compare("`report.json`", [report_of(main_job.published)])
+    assert lacking == set()
+    assert "steps[].facts.engine.kernel" not in unseen  # it did compare
 
 
 @pytest.mark.engine
@@ -374,6 +383,15 @@ def test_a_changed_patch_runs_freeze_and_what_follows_and_not_the_image(
     assert ran == dict.fromkeys(("source", "import", "freeze", "convert", "reference", "verify"), True)
     assert "assembling" not in done.stderr
     assert "loading" not in done.stderr
+
+
+@pytest.mark.engine
+def test_the_readme_shows_what_make_all_ends_with(main_job: MainJob) -> None:
+    shown = next(block.lines for block in blocks(ROOT / "README.md") if block.language == "text")
+    said = main_job.result.stdout.splitlines()
+    # Times and figures that were measured are another machine's.
+    assert [line for line in shown if not line.startswith(("parity", "steps", "seconds"))] == said[:5]
+    assert [line.split()[0] for line in shown] == [line.split()[0] for line in said]
 
 
 @pytest.mark.engine

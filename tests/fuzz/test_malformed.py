@@ -94,6 +94,7 @@ FILES = (
     Read(file="pyproject.toml", read=check_host_locks, kinds=BY_HAND),
     Read(file="requirements/build.lock", read=check_host_locks, kinds=LOCKS),
     Read(file="requirements/dev.lock", read=check_host_locks, kinds=LOCKS),
+    Read(file="requirements/serving.lock", read=check_host_locks, kinds=LOCKS),
     Read(file="requirements/optimum.lock", read=check_optimum_lock, kinds=LOCKS),
 )
 

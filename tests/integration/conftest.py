@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import docker
 import pytest
+from browsing import chromium
 from builds import TinyBuild
 from checkout import ROOT, copy_checkout
 from ground import VARIANT, Ground
@@ -34,6 +35,8 @@ from bertir.weights import of_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from playwright.sync_api import Browser
 
     from bertir.derivation import Realised
     from bertir.image import Image
@@ -162,3 +165,9 @@ def small_daemon(builder: Builder, small: Image, shared_daemon: PrivateEngine) -
 @pytest.fixture
 def bench(builder: Builder, small: Image, shared_daemon: PrivateEngine) -> Bench:
     return Bench(shared_daemon, small, builder.store.path(small.layers[0].digest))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened

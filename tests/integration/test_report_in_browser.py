@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browsing import DESKTOP, PHONE, opened
 from checkout import ROOT
-from playwright.sync_api import sync_playwright
 from some_build import some_build
 
 from bertir.page import page
 from bertir.report import report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
-
-DESKTOP, PHONE = (1280, 900), (360, 740)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("there is no Chromium; .ci/run installs one")
-        pytest.skip("there is no Chromium (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +26,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_bytes(page(told))
     return path
-
-
-@contextmanager
-def opened(
-    browser: Browser, path: Path, size: tuple[int, int], scheme: str
-) -> Iterator[tuple[Page, list[str]]]:
-    """The page, and what it asked for beside itself or complained of."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
-    )
-    shown = context.new_page()
-    heard: list[str] = []
-    shown.on("request", lambda request: heard.append(request.url))
-    shown.on("console", lambda message: heard.append(message.text))
-    shown.on("pageerror", lambda error: heard.append(str(error)))
-    shown.goto(path.as_uri())
-    heard.remove(path.as_uri())
-    yield shown, heard
-    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

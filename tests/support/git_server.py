@@ -35,6 +35,34 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+def make_authority(folder: Path) -> tuple[Path, tuple[Path, Path]]:
+    """Give the certificate of an authority, as a company has one, and one for localhost that it vouches for, with its key."""
+    authority, its_key = folder / "company.pem", folder / "company.key"
+    certificate, key = folder / "localhost.pem", folder / "localhost.key"
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n", encoding="ascii")
+    new = ["-newkey", "ed25519", "-nodes"]
+    named = ["-extfile", folder / "names", "-out", certificate]
+    for command in (
+        ["req", "-x509", *new, "-days", "2", "-subj", "/CN=Company", "-keyout", its_key, "-out", authority],
+        ["req", *new, "-subj", "/CN=localhost", "-keyout", key, "-out", folder / "request"],
+        [
+            "x509",
+            "-req",
+            "-in",
+            folder / "request",
+            "-CA",
+            authority,
+            "-CAkey",
+            its_key,
+            "-days",
+            "2",
+            *named,
+        ],
+    ):
+        subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+    return authority, (certificate, key)
+
+
 @contextlib.contextmanager
 def serve_git(
     repositories: Path,

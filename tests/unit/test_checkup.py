@@ -116,6 +116,15 @@ def test_servers_that_do_not_answer_are_noted_with_what_is_missing_and_what_else
         assert advice in findings[name]["advice"]
 
 
+def test_the_place_that_bert_is_to_come_from_is_asked_and_not_the_pinned_one(tmp_path: Path) -> None:
+    _, findings = looked(tmp_path, BERTIR_BERT_URL="https://127.0.0.1:9/bert", PIP_NO_INDEX="1")
+    assert "source" not in findings
+    assert "refused" in findings["chosen source"]["found"]
+    assert "unset it" in findings["chosen source"]["advice"]  # a build works around the pinned one alone
+    _, findings = looked(tmp_path, BERTIR_BERT_URL=str(tmp_path), PIP_NO_INDEX="1")
+    assert findings["chosen source"]["verdict"] == "good"
+
+
 def test_a_mirror_that_is_a_folder_is_asked_nothing(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     _, findings = looked(

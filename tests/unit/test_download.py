@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertir import download
+from bertir.authority import FOR_DOWNLOADS
 from bertir.digest import Digest
 from bertir.download import Source
 from bertir.errors import DigestMismatchError, FetchError
@@ -317,8 +318,12 @@ def test_from_https_no_redirect_leads_to_plain_http(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(store: Store, tmp_path: Path) -> None:
-    with serve_files(make_certificate(tmp_path)) as secure, pytest.raises(FetchError, match="certificate"):
+    with (
+        serve_files(make_certificate(tmp_path)) as secure,
+        pytest.raises(FetchError, match="certificate") as caught,
+    ):
         get(store, secure, patience=Patience(attempts=50, first_pause=60))
+    assert caught.value.advice == FOR_DOWNLOADS
 
 
 def test_a_server_that_is_not_there_is_asked_again_and_then_named(store: Store) -> None:

@@ -23,8 +23,9 @@ from bertir.lock import (
     load_image_lock,
     parse_debian_lock,
     parse_image_lock,
+    read_lock,
 )
-from bertir.requirements import Requirements, dump_requirements, parse_pins
+from bertir.requirements import Requirements, dump_requirements, parse_pins, parse_requirements
 
 ROOT = Path(__file__).parents[2]
 
@@ -215,6 +216,24 @@ def test_a_changed_competitor_makes_its_lock_stale_and_no_other(tmp_path: Path) 
         check_optimum_lock(tmp_path)
     assert "invoke lock --only bench" in error.value.advice
     check_host_locks(tmp_path)
+
+
+def test_a_changed_dependency_of_the_service_makes_its_lock_stale(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    _edit(tmp_path / "pyproject.toml", '"tokenizers>=', '"tokenizers>0,>=')
+    with pytest.raises(StaleLockError, match=r"serving\.lock is stale"):
+        check_host_locks(tmp_path)
+
+
+def test_the_service_runs_with_the_images_openvino_and_numpy_and_without_what_fetches_from_a_hub() -> None:
+    served, image = (
+        {pin.name: pin.version for pin in parse_requirements(read_lock(ROOT / name), name=name).pins}
+        for name in ("requirements/serving.lock", "docker/requirements.lock")
+    )
+    for name in ("openvino", "numpy"):
+        assert served[name] == image[name], name
+    assert not served.keys() & {"huggingface-hub", "httpx2"}
 
 
 def test_an_unknown_dependency_group_is_refused() -> None:

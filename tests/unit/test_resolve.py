@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from packages import make_deb, small_intent
+from packages import make_deb, make_wheel, small_intent
 
 from bertir.apt import KEYRING, parse_uris, resolve_packages, transport_settings
 from bertir.digest import Digest
@@ -20,6 +20,7 @@ from bertir.resolve_job import installed
 from bertir.wheelhouse import (
     download_arguments,
     pip_download,
+    resolve_host_requirements,
     resolve_image_requirements,
     resolve_installation,
 )
@@ -189,6 +190,22 @@ def test_what_pip_would_install_here_is_pinned_by_its_one_file(
     assert found == (Requirement(name="small-one", version="1.0+cpu", digests=(Digest.of_file(wheel),)),)
     with pytest.raises(LockError, match=r"pip can't resolve small-one==2(?s:.*)No matching distribution"):
         resolve_installation(["small-one==2"], tmp_path)
+
+
+def test_what_is_to_be_left_out_counts_as_required_by_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for name, needs in (("small", "Requires-Dist: hub\n"), ("hub", "Requires-Dist: large\n"), ("large", "")):
+        _, made = make_wheel(tmp_path, {f"{name}.py": b""}, name=name, metadata=needs)
+        made.rename(wheels / f"{name}-1.0-py3-none-any.whl")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    found = resolve_host_requirements(["small"], tmp_path)
+    assert [pin.name for pin in found] == ["hub", "large", "small"]
+    assert resolve_host_requirements(["small"], tmp_path, without=["hub"]) == found[2:]
 
 
 def test_what_uv_says_about_a_failure_reaches_the_user(
