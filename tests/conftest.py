@@ -24,7 +24,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GOLDEN = Path(__file__).parent / "golden"
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"
+# What these tests have in common is made once, in this order; and of two that use the engine at once one may take away
+# what the other is at. So of several workers (`-n`) one runs all of them, beside the others.
+ENGINE_TESTS = ("e2e", "integration")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,16 +36,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in ENGINE_TESTS or item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.xdist_group("engine"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the figures that docs/reliability.md states."""
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(f"figure: {line}")
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == FIGURE:
+                terminalreporter.write_line(f"figure: {line}")
 
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Note a figure, to be told after the tests: how many cases there were, how long they took."""
-    return request.config.stash.setdefault(FIGURES, []).append
+    properties: list[tuple[str, object]] = request.node.user_properties
+    return lambda told: properties.append((FIGURE, told))
 
 
 @pytest.fixture(scope="session")

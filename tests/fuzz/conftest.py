@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_MEMORY = 1 << 30  # that a case may take on top of what is there
 
-_CASES = pytest.StashKey[dict[str, int]]()
+_CASES = "cases"
 
 
 @pytest.fixture(autouse=True)
@@ -40,16 +40,17 @@ def _little_memory() -> Iterator[None]:
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> Callable[[int], None]:
     """Note how many cases a test went through."""
-
-    def note(cases: int) -> None:
-        kept = request.config.stash.setdefault(_CASES, {})
-        kept[request.node.nodeid] = kept.get(request.node.nodeid, 0) + cases
-
-    return note
+    # A property of the report, as another process may be what tells it.
+    properties: list[tuple[str, object]] = request.node.user_properties
+    return lambda cases: properties.append((_CASES, cases))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    cases = config.stash.get(_CASES, {})
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    cases: dict[str, int] = {}
+    for report in terminalreporter.getreports("passed"):
+        for name, number in report.user_properties:
+            if name == _CASES:
+                cases[report.nodeid] = cases.get(report.nodeid, 0) + int(str(number))
     if cases:
         terminalreporter.section("fuzzing")
         for name, number in cases.items():
