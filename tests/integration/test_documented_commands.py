@@ -33,5 +33,5 @@ def test_the_commands_of_a_page_do_what_it_says(
     del engine_environment  # asked for, so that there is an engine
     with clone(tmp_path, store_root, given(ROOT / name)) as made:
         ended = type_in(PAGES[name], made.root, made.environment)
+        assert [one.objection for one in ended if one.objection] == []
         assert is_kept(made.root)
-    assert [one.objection for one in ended if one.objection] == []
