@@ -60,6 +60,9 @@ ENGINE_HELP = "what runs the steps: docker, or local (default: BERTIR_ENGINE, or
 QUIET_HELP = "tell errors alone (or BERTIR_PROGRESS=quiet)"
 VERBOSE_HELP = "tell what the steps print, too (or BERTIR_PROGRESS=verbose)"
 OFFLINE_HELP = "use the store only, and name what is missing"
+PLAIN_HTTP_HELP = (
+    "speak http, where nobody listens in between (default: https; http with a registry of this machine)"
+)
 # Of the tasks that build: what is to be built.
 WHAT_HELP = {
     "model": "a model of `invoke models` (default: its first)",
@@ -445,6 +448,90 @@ def verify(
                 given=given,
                 bundle=bundle,
                 mirror=mirror,
+                as_json=format_ == "json",
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    positional=["reference"],
+    help={
+        "reference": "needed: HOST[:PORT]/NAME[:TAG]; without a tag it is there by its digest alone",
+        "folder": "this published model, as dist/MODEL/VARIANT (default: none, the image is pushed)",
+        "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
+        "gzip": "compress the layers: a quarter of the bytes, and a digest that nobody knows beforehand",
+        "plain-http": PLAIN_HTTP_HELP,
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
+        "format": FORMAT_HELP,
+    },
+)
+def push(
+    _: Context,
+    reference: str,
+    folder: str = "",
+    job: bool = False,
+    gzip: bool = False,
+    plain_http: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    format_: str = "text",
+) -> None:
+    """Push the image, or a model with its provenance, to a registry; the last line names it by digest. Example: `invoke push HOST/NAME:TAG --folder dist/MODEL/VARIANT`."""
+    from bertir import transfer
+
+    with exit_statuses(format_):
+        tell(
+            transfer.push(
+                open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
+                reference,
+                folder=folder,
+                job=job,
+                gzip=gzip,
+                plain_http=plain_http,
+                as_json=format_ == "json",
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    positional=["reference"],
+    help={
+        "reference": "needed: HOST[:PORT]/NAME@sha256:… as push printed it, or HOST[:PORT]/NAME:TAG",
+        "folder": "it is a model, and goes here once it was verified (default: none, it is the image)",
+        "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
+        "key": "the public key that must have signed the model, as `invoke verify --key` has it (default: none)",
+        "plain-http": PLAIN_HTTP_HELP,
+        "quiet": QUIET_HELP,
+        "verbose": VERBOSE_HELP,
+        "format": FORMAT_HELP,
+    },
+)
+def pull(
+    _: Context,
+    reference: str,
+    folder: str = "",
+    job: bool = False,
+    key: str = "",
+    plain_http: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    format_: str = "text",
+) -> None:
+    """Pull the locked image into the store and the engine, or a model into a folder, from a registry. Example: `invoke pull HOST/NAME:TAG --folder models/bert`."""
+    from bertir import transfer
+
+    with exit_statuses(format_):
+        tell(
+            transfer.pull(
+                open_session(ROOT, os.environ, live=True, quiet=quiet, verbose=verbose),
+                reference,
+                folder=folder,
+                job=job,
+                key=key,
+                plain_http=plain_http,
                 as_json=format_ == "json",
             )
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _Used = TypeVar("_Used")
 _PARTIAL, _REQUEST_TIMEOUT, _UNSATISFIABLE, _TOO_MANY = 206, 408, 416, 429
-_TROUBLE = frozenset({_REQUEST_TIMEOUT, _TOO_MANY, 500, 502, 503, 504})  # the server's, and it may pass
+TROUBLE = frozenset({_REQUEST_TIMEOUT, _TOO_MANY, 500, 502, 503, 504})  # the server's, and it may pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class Source:
         url: http or https.
         key: names the part; that of the pinned content, so that another mirror's answer replaces it.
         most: bytes; an answer without an end would fill the disk before its digest is known to be wrong.
+        login: what to send as `Authorization` to the server of `url`; as `web.asked` has it.
         what: for messages.
         advice: for the message that the server hasn't got it.
     """
@@ -51,6 +52,7 @@ class Source:
     most: int
     what: str
     advice: str = ""
+    login: str | None = None
     patience: Patience = field(default_factory=Patience)
 
 
@@ -103,7 +105,7 @@ def _complete(part: Part, source: Source, progress: Progress) -> None:
             furthest = max(furthest, part.size)
             if failures >= patience.attempts or (error.pause or 0) > patience.longest_pause:
                 raise _gave_up(error, failures, part, source) from error
-            pause = _pause(error, failures, patience)
+            pause = pause_before(error, failures, patience)
             progress.say("fetch", f"{source.what}: {error}; asking again in {pause:.0f} s")
             time.sleep(pause)
 
@@ -115,7 +117,10 @@ def _attempt(part: Part, source: Source, progress: Progress) -> None:
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": part.state.validator}
-    with asked(source.url, headers, source.patience, what=source.what) as (response, body):
+    with asked(source.url, headers, source.patience, what=source.what, login=source.login) as (
+        response,
+        body,
+    ):
         if offset and response.status_code == _UNSATISFIABLE:
             return _end_or_begin(response, part, offset)
         _require_success(response, source)
@@ -196,8 +201,8 @@ def _at_most(chunks: Iterator[bytes], source: Source, size: int) -> Iterator[byt
 def _require_success(response: Response, source: Source) -> None:
     status = response.status_code
     said = f"the server answered {status} {printable(response.reason or '')}".rstrip()
-    if status in _TROUBLE:
-        raise BrokenOffError(said, pause=_retry_after(response.headers.get("Retry-After", "")))
+    if status in TROUBLE:
+        raise BrokenOffError(said, pause=retry_after(response.headers.get("Retry-After", "")))
     if status not in (200, _PARTIAL):
         raise FetchError(
             f"{source.what}: {said}\n  {shown(source.url)}",
@@ -205,7 +210,7 @@ def _require_success(response: Response, source: Source) -> None:
         )
 
 
-def _retry_after(text: str) -> float | None:
+def retry_after(text: str) -> float | None:
     """Give the seconds of a Retry-After header, which is a number or a date; None if they are over."""
     if (seconds := _number(text)) is not None:
         return float(seconds) or None
@@ -217,7 +222,7 @@ def _retry_after(text: str) -> float | None:
     return None
 
 
-def _pause(error: BrokenOffError, failures: int, patience: Patience) -> float:
+def pause_before(error: BrokenOffError, failures: int, patience: Patience) -> float:
     """Give the seconds to wait: what the server asks for, and then some time of our own.
 
     Half of that is left to chance: many that were turned away at once should not come back at once.

@@ -18,6 +18,7 @@ from bertir.small_file import read_small
 from bertir.staging import MARK, abandoned, staged_folder, sweep, sync_folder, write_synced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bertir.store import Artifact, Store
@@ -68,12 +69,28 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
         BertirError: the disk is full, or the place can't be written; nothing is left behind.
         ConfigurationError: the checkpoint isn't what its hint said (hint.py).
     """
-    prefix = f".{folder.name}{MARK}"
-    _put_back(folder, prefix)
-    sweep(folder.parent, prefix)
+    _tidy(folder)
     if _is_published(store, artifact, folder):
         return Published(folder=folder, unchanged=True)
     store.hints.confirm()
+    with taking_place(folder, artifact.size) as staged:
+        for name, blob in artifact.files.items():
+            store.copy_out(blob, staged / name, what=name)
+        write_synced(staged / SUMS, checksums(artifact))
+        signed = (folder / SIGNATURES).exists()
+    return Published(folder=folder, unchanged=False, signatures_dropped=signed)
+
+
+@contextlib.contextmanager
+def taking_place(folder: Path, size: int) -> Iterator[Path]:
+    """Give an empty folder to fill; at the end of the block it takes the place of `folder`, whole and in one rename.
+
+    What the block raises goes through, and nothing is left behind then. `size` is about what will be written.
+
+    Raises: as `publish`.
+    """
+    _tidy(folder)
+    prefix = _prefix(folder)
     try:
         _refuse_foreign(folder, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,17 +98,23 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
             # In a folder of ours, so that what is to go stays marked as such when the old and the new one change places.
             staged = around / folder.name
             staged.mkdir()
-            for name, blob in artifact.files.items():
-                store.copy_out(blob, staged / name, what=name)
-            write_synced(staged / SUMS, checksums(artifact))
+            yield staged
             _open_to_readers(staged)
-            signed = (folder / SIGNATURES).exists()
             sync_folder(staged)
             _put_in_place(staged, folder)
             sync_folder(folder.parent)
     except OSError as error:
-        raise _unwritable(folder, error, artifact.size) from error
-    return Published(folder=folder, unchanged=False, signatures_dropped=signed)
+        raise _unwritable(folder, error, size) from error
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}{MARK}"
+
+
+def _tidy(folder: Path) -> None:
+    """Put back what a killed process took away, and remove what it left."""
+    _put_back(folder, _prefix(folder))
+    sweep(folder.parent, _prefix(folder))
 
 
 def _is_published(store: Store, artifact: Artifact, folder: Path) -> bool:
@@ -246,7 +269,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _unwritable(folder: Path, error: OSError, size: int) -> BertirError:
-    advice = "Nothing was left there. The build is in the store: choose another --output and run it again."
+    advice = "Nothing was left there. The files are in the store: name another place (--output, --folder) and run it again."
     if said := no_room(error, folder.parent, size):
         return NoRoomError(f"could not publish to {folder}: {said}", advice=advice)
     return BertirError(f"could not publish to {folder}: {error.strerror or error}", advice=advice)

@@ -69,12 +69,13 @@ class Verified:
         return parameters
 
 
-def verify_folder(folder: Path, key: Path | None = None) -> Verified:
+def verify_folder(folder: Path, key: Path | None = None, *, called: str = "") -> Verified:
     """See that every file is the one that SHA256SUMS lists, and that statement, report and sums fit each other.
 
     Args:
         folder: as `invoke build-ir` published it, wherever it lies now.
         key: a public key that must have signed the statement.
+        called: what messages call it, if it isn't by its path.
 
     Raises:
         VerificationError: something is off; the message names each file and what is wrong with it.
@@ -88,7 +89,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     readable = [name for name in names if not _not_a_file(folder / name)]
     if SUMS not in readable:
         wrong.append(f"{SUMS}: missing" if SUMS not in names else f"{SUMS}: not read")
-        raise _refused(folder, wrong)
+        raise _refused(called or str(folder), wrong)
     sums = read(folder / SUMS, _MOST_SUMS_BYTES)
     listed = _parse_sums(sums, wrong)
     wrong += _unlisted(names, listed)
@@ -111,7 +112,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     if key is not None:
         signed_by = _check_signature(folder, readable, stated, key, wrong)
     if wrong:
-        raise _refused(folder, wrong)
+        raise _refused(called or str(folder), wrong)
     return Verified(
         folder=folder,
         subject=Digest.of_bytes(sums),
@@ -123,7 +124,7 @@ def verify_folder(folder: Path, key: Path | None = None) -> Verified:
     )
 
 
-def _refused(folder: Path, wrong: list[str]) -> VerificationError:
+def _refused(folder: str, wrong: list[str]) -> VerificationError:
     told = [*map(line, wrong[:MOST_LINES])]
     if rest := len(wrong) - len(told):
         told.append(f"… and {rest} more")

@@ -29,13 +29,14 @@ from bertir.errors import FetchError
 from bertir.redact import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from urllib3.poolmanager import PoolManager
 
 Response = requests.Response
 MOST_REDIRECTS = 20
+_ASKING = frozenset({"GET", "HEAD"})
 _SHOWN = 80
 _WHERE = re.compile(r"\A(<urllib3\S+ object at \S+>|\w+\(host=[^)]*\)): ")
 _ADVICE = "See whether this machine reaches that server, then run it again."
@@ -120,39 +121,104 @@ class Watch:
                 return
 
 
+class Sent:
+    """What to send: pieces as they come, and how many bytes they are; requests then says that number."""
+
+    def __init__(self, chunks: Iterator[bytes], size: int) -> None:
+        self._chunks = chunks
+        self._size = size
+        self.went: Callable[[int], None] = lambda _count: None  # told of each piece that went
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+            self.went(len(chunk))
+
+
 @contextlib.contextmanager
 def asked(
-    url: str, headers: Mapping[str, str], patience: Patience, *, what: str
+    url: str,
+    headers: Mapping[str, str],
+    patience: Patience,
+    *,
+    what: str,
+    method: str = "GET",
+    body: bytes | Sent | None = None,
+    login: str | None = None,
 ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
     """Ask for `url`, and give the answer that redirects lead to, whatever its status is, with its body as it comes.
+
+    Args:
+        url: http or https.
+        headers: to send.
+        patience: with the server.
+        what: for messages.
+        method: redirects are followed if it asks for something, and not if it sends.
+        body: what to send. While it goes, it counts as what comes does.
+        login: what to send as `Authorization`, to the host of `url` alone; empty for nothing; None for what ~/.netrc has.
 
     Raises:
         BrokenOffError: something that may pass; within the block too.
         FetchError: something that won't: an unknown certificate, a redirect that isn't followed.
     """
     with Watch(patience) as watch, _session(watch) as session:
+        if isinstance(body, Sent):
+            body.went = watch.came
         for _ in range(MOST_REDIRECTS + 1):
-            with _answer(session, url, headers, patience, watch=watch, what=what) as response:
-                target = _redirect(session, response)
+            call = requests.Request(method, url, headers=dict(headers), data=body, auth=_as_said(login))
+            with _answer(session, call, patience, watch=watch, what=what) as response:
+                target = _redirect(session, response) if method in _ASKING else None
                 if target is None:
                     yield response, _body(response, watch)
                     return
+                if login and origin(target) != origin(url):
+                    login = ""
                 url = target  # its body isn't read: it may have no end
     raise FetchError(f"{what}: more than {MOST_REDIRECTS} redirects\n  {shown(url)}", advice=_ADVICE)
 
 
+def origin(url: str) -> tuple[str, str]:
+    """Give what a login is for: scheme, host and port."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower()
+
+
+def _as_said(login: str | None) -> Callable[[Any], Any] | None:
+    """Give what sets `Authorization` and keeps requests from looking for one in ~/.netrc, which it would take instead."""
+    if login is None:
+        return None
+
+    def sign(request: Any) -> Any:  # noqa: ANN401 - as requests has it
+        if login:
+            request.headers["Authorization"] = login
+        return request
+
+    return sign
+
+
 def _answer(
     session: requests.Session,
-    url: str,
-    headers: Mapping[str, str],
+    call: requests.Request,
     patience: Patience,
     *,
     watch: Watch,
     what: str,
 ) -> requests.Response:
-    timeout = (patience.connect, patience.silence)
+    url = str(call.url)
     try:
-        return session.get(url, headers=dict(headers), stream=True, timeout=timeout, allow_redirects=False)
+        return session.request(
+            str(call.method),
+            url,
+            headers=call.headers,
+            data=call.data,
+            auth=call.auth,
+            stream=True,
+            timeout=(patience.connect, patience.silence),
+            allow_redirects=False,
+        )
     except requests.exceptions.ProxyError as error:
         raise _unreachable(what, url, error) from error
     except requests.exceptions.SSLError as error:
@@ -250,9 +316,10 @@ def _watched(watch: Watch) -> HTTPAdapter:
 
 
 def shown(url: str) -> str:
-    """A URL for messages: without the user and password that it may hold."""
+    """A URL for messages: without the user and password that it may hold, and without its query."""
     parts = urlsplit(url)
-    return printable(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    query = "…" if parts.query else ""  # signatures are in there, of who may fetch it
+    return printable(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query).geturl())
 
 
 def _unreachable(what: str, url: str, error: Exception, *, advice: str = _ADVICE) -> FetchError:

@@ -268,7 +268,7 @@ def test_a_server_that_asks_for_hours_is_not_waited_for(store: Store, files: Fil
 
 @given(st.text(max_size=30))
 def test_whatever_stands_in_retry_after_is_seconds_or_nothing(text: str) -> None:
-    seconds = download._retry_after(text)
+    seconds = download.retry_after(text)
     assert seconds is None or seconds >= 0
 
 

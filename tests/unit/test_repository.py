@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The one module that calls each library; urllib3 and requests' exceptions come up through docker-py too.
 OWNERS = {
-    "docker": {"engine"},
+    "docker": {"engine", "login"},  # the one speaks to an engine, the other reads what `docker login` left
     "git": {"source"},
     "requests": {"web", "engine"},
     "urllib3": {"web", "engine"},

@@ -142,6 +142,8 @@ def test_every_task_is_listed_with_what_it_does(project: Project) -> None:
         "keygen",
         "gc",
         "doctor",
+        "push",
+        "pull",
     }
     assert all(len(text) > 10 for text in listed.values())
     alone = re.findall(r"^  ([a-z-]+)$", ended.out, re.MULTILINE)
@@ -473,7 +475,17 @@ def test_an_error_in_json_is_json_alone_on_standard_output(project: Project) -> 
     assert "invoke models" in error["advice"]
 
 
-@pytest.mark.parametrize("task", ["image", "fetch", "lock --check --only source", "build-ir"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "image",
+        "fetch",
+        "lock --check --only source",
+        "build-ir",
+        "push 127.0.0.1:9/a",
+        "pull 127.0.0.1:9/a:1",
+    ],
+)
 def test_every_task_that_takes_a_format_gives_its_errors_in_it(project: Project, task: str) -> None:
     (project.root / "patches" / "source.lock").write_text("{")
     (project.root / "docker" / "image.lock").write_text("{")
