@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -504,3 +506,40 @@ def test_a_list_that_never_keeps_what_is_written_is_one_error(memory: MemoryRegi
     memory.faults.append(Fault(method="GET", path=tag, change=lambda _: oci.index_of([]), stays=True))
     with pytest.raises(RegistryError, match="others write this list"):
         push_artifact(to, subject, b"about")
+
+
+def test_where_a_redirect_leads_is_told_without_its_signature(memory: MemoryRegistry) -> None:
+    there = {"Location": "http://127.0.0.1:9/x?signature=s3cr3t"}
+    memory.faults.append(Fault(method="GET", path="manifests", status=307, headers=there, stays=True))
+    there_by_ftp = {"Location": "ftp://127.0.0.1:9/x?signature=s3cr3t"}
+    memory.faults.append(Fault(method="HEAD", path="blobs", status=307, headers=there_by_ftp, stays=True))
+    for ask in (lambda: registry(memory).manifest("tag"), lambda: registry(memory).send_blob(blob())):
+        with pytest.raises(FetchError) as told:
+            ask()
+        assert "s3cr3t" not in f"{told.value} {told.value.advice}"
+        assert told.value.exit_status == 4
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_what_is_sent_follows_no_redirect(
+    memory: MemoryRegistry, elsewhere: MemoryRegistry, method: str
+) -> None:
+    there = {"Location": f"http://{elsewhere.host}/v2/some/name/blobs/uploads/x"}
+    memory.faults.append(Fault(method=method, path="uploads", status=307, headers=there))
+    with pytest.raises(RegistryError, match="answered 307"):
+        registry(memory).send_blob(blob())
+    assert elsewhere.asked == []
+
+
+def test_a_blob_that_goes_slowly_is_not_taken_for_a_server_that_says_nothing(memory: MemoryRegistry) -> None:
+    slowly = Patience(attempts=1, silence=5, window=0.4, slowest=1000)
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(DATA), len(DATA) // 8):
+            time.sleep(0.15)
+            yield DATA[start : start + len(DATA) // 8]
+
+    to = registry(memory)
+    to._sending = slowly
+    assert to.send_blob(replace(blob(), chunks=chunks))
+    assert memory.blobs[digest_of(DATA)] == DATA
