@@ -64,9 +64,8 @@ def known_login(host: str, environment: Mapping[str, str]) -> Known:
     if not path.is_file():
         return Known()
     try:
-        json.loads(
-            path.read_bytes()
-        )  # docker-py would take what isn't JSON for a file of old, and find nothing
+        # docker-py would take what isn't JSON for a file of old, and find nothing.
+        json.loads(path.read_bytes())
         # docker-py adds these to the process's own, from which the passphrase was taken.
         shared = {name: value for name, value in environment.items() if name != PASSPHRASE}
         config = docker.auth.load_config(config_path=str(path), credstore_env=shared)
@@ -80,11 +79,11 @@ def known_login(host: str, environment: Mapping[str, str]) -> Known:
             f" ({type(error).__name__})",
             advice=f"Run: docker login {host}",
         ) from None
-    user, password = (
-        found.get("Username") or found.get("username"),
-        found.get("Password") or found.get("password"),
+    return Known(
+        user=found.get("Username") or found.get("username") or "",
+        password=found.get("Password") or found.get("password") or "",
+        identity=found.get("IdentityToken") or "",
     )
-    return Known(user=user or "", password=password or "", identity=found.get("IdentityToken") or "")
 
 
 class Logins:

@@ -142,9 +142,8 @@ class Registry:
 
     def source(self, blob: Descriptor, what: str) -> Source:
         """Give where to download a blob from, with the login that this takes; its digest is the caller's to compare."""
-        self.has_blob(
-            blob.digest, what
-        )  # asks for a login, if it takes one; what isn't there is told by the download
+        # Which asks for a login, if it takes one. What isn't there is told by the download.
+        self.has_blob(blob.digest, what)
         return Source(
             url=self._blob(blob.digest),
             key=blob.digest,

@@ -235,8 +235,8 @@ def _inflated(chunks: Iterator[bytes], most: int, what: str) -> Iterator[bytes]:
         f"{what}: it isn't whole as gzip", advice="It was not kept: ask whoever runs the registry."
     )
     for chunk in chunks:
-        rest, piece = chunk, b""
-        while rest or len(piece) == CHUNK_BYTES:
+        rest = chunk
+        while rest:
             if unpacking.eof:  # gzip may be one after the other
                 unpacking = zlib.decompressobj(_GZIP_FORMAT)
             try:

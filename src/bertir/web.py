@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
-import socket
 import ssl
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -27,10 +25,10 @@ from bertir.authority import FOR_DOWNLOADS
 from bertir.digest import CHUNK_BYTES
 from bertir.errors import FetchError
 from bertir.redact import printable
+from bertir.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
 
     from urllib3.poolmanager import PoolManager
 
@@ -77,48 +75,6 @@ class BrokenOffError(Exception):
     def __init__(self, reason: str, *, pause: float | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
-
-
-class Watch:
-    """Shuts a connection down over which too little comes."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.tripped = ""
-        self._patience = patience
-        self._socket: socket.socket | None = None
-        self._came = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="bertir-watch", daemon=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def hold(self, connected: socket.socket) -> None:
-        """Watch this connection from now on."""
-        self._socket = connected
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def came(self, count: int) -> None:
-        self._came += count
-
-    def _look(self) -> None:
-        patience = self._patience
-        while not self._over.wait(patience.window):
-            came, self._came = self._came, 0
-            if came < patience.slowest * patience.window and self._socket is not None:
-                self.tripped = f"the server sent {came} bytes in {patience.window:g} s, less than {patience.slowest:g} a second"
-                # Not SSLSocket's own: it would take the TLS away under whoever reads. A read ends as at an end.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-                return
 
 
 class Sent:

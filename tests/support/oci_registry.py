@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INDEX = "application/vnd.oci.image.index.v1+json"
 _ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>blobs/uploads|blobs|manifests|referrers)/(?P<what>.*)")
 _CHUNK = 1 << 16
+_ENDLESS = 64 << 20  # for a client that reads all: enough to be seen, and not to take the machine's memory
 
 
 def digest_of(data: bytes) -> str:
@@ -41,7 +42,7 @@ class Fault:
         body: …this.
         change: what becomes of the right body.
         after: send so many bytes of the body, and end the connection.
-        endless: go on with zeros until the client has gone.
+        endless: go on with zeros until the client has gone, or read 64 MiB of them.
         reached: set when the request is here; the answer waits for `until` then.
         stays: it befalls each such request, and not just the next one.
     """
@@ -279,8 +280,9 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             for start in range(0, end, _CHUNK):
                 self.wfile.write(body[start : min(end, start + _CHUNK)])
-            while fault is not None and fault.endless and not self.known.ending.is_set():
-                self.wfile.write(bytes(_CHUNK))
+            went = 0
+            while fault is not None and fault.endless and went < _ENDLESS and not self.known.ending.is_set():
+                went += self.wfile.write(bytes(_CHUNK))
 
     def log_message(self, *_: object) -> None:
         pass

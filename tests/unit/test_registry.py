@@ -543,3 +543,36 @@ def test_a_blob_that_goes_slowly_is_not_taken_for_a_server_that_says_nothing(mem
     to._sending = slowly
     assert to.send_blob(replace(blob(), chunks=chunks))
     assert memory.blobs[digest_of(DATA)] == DATA
+
+
+def test_a_list_that_goes_on_at_another_host_is_not_followed_there(
+    memory: MemoryRegistry, elsewhere: MemoryRegistry
+) -> None:
+    memory.referrers_api = True
+    to = registry(memory)
+    subject = push_artifact(to).descriptor
+    about = push_artifact(to, subject, b"about")
+    place = f"/v2/some/name/referrers/{subject.digest}"
+    headers = {"Link": f"<http://{elsewhere.host}{place}>; rel=next"}
+    body = oci.index_of([about.descriptor.to_json()])
+    memory.faults.append(Fault(method="GET", path="referrers", status=200, headers=headers, body=body))
+    assert [item.digest for item in attached(to, subject.digest, KIND)] == [about.digest]
+    assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_list_that_has_no_end_is_not_read_to_it(memory: MemoryRegistry, again: bool) -> None:
+    subject = Digest.of_bytes(b"subject")
+    link = f"</v2/some/name/referrers/{subject}?n=1>; rel=next" if again else ""
+    memory.faults.append(
+        Fault(
+            method="GET",
+            path="referrers",
+            status=200,
+            headers={"Link": link},
+            body=oci.index_of([]),
+            stays=True,
+        )
+    )
+    assert attached(registry(memory), subject, KIND) == ()
+    assert len(memory.asked) == (16 if again else 1)

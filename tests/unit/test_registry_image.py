@@ -154,6 +154,14 @@ def test_compressed_twice_it_is_the_same_and_smaller(full: Builder, memory: Memo
         assert gzip.decompress(memory.blobs[layer["digest"]]) in LAYERS.values()
 
 
+def test_what_was_compressed_once_is_kept(
+    full: Builder, memory: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = push(full, memory, gzip=True)
+    monkeypatch.delattr("bertir.registry_image.zlib.compressobj")
+    assert push(full, memory, tag="2", gzip=True).manifest == first.manifest
+
+
 def test_what_others_compressed_is_taken_too(full: Builder, empty: Builder, memory: MemoryRegistry) -> None:
     push(full, memory)
 
@@ -196,7 +204,7 @@ def test_another_image_is_refused_before_a_layer_is_asked_for(
     assert [asked.path for asked in memory.asked] == [f"/v2/{NAME}/manifests/1"]
 
 
-@pytest.mark.parametrize("change", ["one fewer", "another", "another size", "another type"])
+@pytest.mark.parametrize("change", ["one fewer", "another", "another size", "another type", "too large"])
 def test_other_layers_under_the_right_configuration_are_refused(
     full: Builder, empty: Builder, memory: MemoryRegistry, change: str
 ) -> None:
@@ -209,8 +217,10 @@ def test_other_layers_under_the_right_configuration_are_refused(
             manifest["layers"][0]["digest"] = f"sha256:{'a' * 64}"
         elif change == "another size":
             manifest["layers"][0]["size"] += 1
-        else:
+        elif change == "another type":
             manifest["layers"][0]["mediaType"] = f"{TAR}+zstd"
+        else:
+            manifest["layers"][0] |= {"mediaType": f"{TAR}+gzip", "size": 1 << 39}
 
     changed(memory, change_layers)
     memory.asked.clear()
