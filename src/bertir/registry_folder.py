@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from bertir.errors import BertirError
     from bertir.oci import Descriptor, Manifest
     from bertir.registry import Registry
     from bertir.store import Blob, Store
@@ -47,7 +48,9 @@ _ATTACHED_TYPES = {
     PAGE: "text/html",
     SIGNATURES: _ENVELOPE,
 }
-_MOST_TRIED = 16  # of what anybody who may push there may attach
+# Of what anybody who may push there may attach: looked at, and tried.
+_MOST_LISTED = 128
+_MOST_TRIED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,36 +254,38 @@ def _candidates(registry: Registry, subject: Manifest, what: str) -> Sequence[_C
     """Give what is attached as provenance: what is signed first, and the same order for everybody."""
     listed = attached(registry, subject.digest, PROVENANCE_KIND)
     found = []
-    for descriptor in sorted(listed, key=lambda item: item.digest)[:_MOST_TRIED]:
+    for descriptor in sorted(listed, key=lambda item: item.digest)[:_MOST_LISTED]:
+        data = registry.find_manifest(str(descriptor.digest))
+        if data is None or Digest.of_bytes(data) != descriptor.digest:
+            continue  # a list by tag goes on naming what was removed
         named = registry.named(str(descriptor.digest))
-        manifest = oci.read_manifest(registry.manifest(str(descriptor.digest), descriptor.digest), named)
-        if manifest.subject is None or manifest.subject.digest != subject.digest:
-            continue  # of something else, whatever the list says
         try:
+            manifest = oci.read_manifest(data, named)
             files = _named_layers(manifest, named, needed={PROVENANCE, REPORT}, known=_ATTACHED_TYPES)
-        except DigestMismatchError as error:  # anybody may attach statements of their own
+        except FetchError as error:  # anybody who may push there may attach whatever they like
             registry.progress.say("pull", str(error).splitlines()[0])
             continue
-        found.append(_Candidate(digest=descriptor.digest, files=files))
+        if manifest.subject is not None and manifest.subject.digest == subject.digest:
+            found.append(_Candidate(digest=descriptor.digest, files=files))
     if not found:
         raise VerificationError(
             f"{what}: no provenance of bertir's is attached to it",
             advice="Push the folder anew, with the registry that it is pulled from: invoke push REFERENCE --folder DIR",
         )
-    return sorted(found, key=lambda item: not item.is_signed)
+    return sorted(found, key=lambda item: not item.is_signed)[:_MOST_TRIED]
 
 
 def _verified(
     origin: Origin, staged: Path, candidates: Sequence[_Candidate], key: Path | None
 ) -> tuple[Verified, Digest]:
     """Give the first provenance with which the folder verifies; its files are beside the others then."""
-    wrong = []
+    wrong: list[BertirError] = []
     for candidate in candidates:
-        origin.copy(candidate.files, staged)
         try:
+            origin.copy(candidate.files, staged)
             return verify_folder(staged, key, called=origin.what), candidate.digest
-        except VerificationError as error:
+        except (VerificationError, DigestMismatchError) as error:
             wrong.append(error)
             for name in candidate.files:
-                (staged / name).unlink()
+                (staged / name).unlink(missing_ok=True)
     raise wrong[0]
