@@ -269,7 +269,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _unwritable(folder: Path, error: OSError, size: int) -> BertirError:
-    advice = "Nothing was left there. The files are in the store: name another place (--output, --folder) and run it again."
+    advice = "Nothing was left there. The build is in the store: choose another place (--output, --folder) and run it again."
     if said := no_room(error, folder.parent, size):
         return NoRoomError(f"could not publish to {folder}: {said}", advice=advice)
     return BertirError(f"could not publish to {folder}: {error.strerror or error}", advice=advice)
