@@ -42,7 +42,7 @@ class Source:
         url: http or https.
         key: names the part; that of the pinned content, so that another mirror's answer replaces it.
         most: bytes; an answer without an end would fill the disk before its digest is known to be wrong.
-        login: what to send as `Authorization` to the server of `url`; as `web.asked` has it.
+        login: gives what to send as `Authorization` to the server of `url`, anew for each attempt: a token may be over.
         what: for messages.
         advice: for the message that the server hasn't got it.
     """
@@ -52,7 +52,7 @@ class Source:
     most: int
     what: str
     advice: str = ""
-    login: str | None = None
+    login: Callable[[], str] | None = None
     patience: Patience = field(default_factory=Patience)
 
 
@@ -117,10 +117,8 @@ def _attempt(part: Part, source: Source, progress: Progress) -> None:
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": part.state.validator}
-    with asked(source.url, headers, source.patience, what=source.what, login=source.login) as (
-        response,
-        body,
-    ):
+    login = source.login() if source.login else None
+    with asked(source.url, headers, source.patience, what=source.what, login=login) as (response, body):
         if offset and response.status_code == _UNSATISFIABLE:
             return _end_or_begin(response, part, offset)
         _require_success(response, source)

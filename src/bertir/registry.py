@@ -142,14 +142,17 @@ class Registry:
 
     def source(self, blob: Descriptor, what: str) -> Source:
         """Give where to download a blob from, with the login that this takes; its digest is the caller's to compare."""
-        # Which asks for a login, if it takes one. What isn't there is told by the download.
-        self.has_blob(blob.digest, what)
+
+        def login() -> str:
+            self.has_blob(blob.digest, what)  # which asks for one; what isn't there is told by the download
+            return self._login
+
         return Source(
             url=self._blob(blob.digest),
             key=blob.digest,
             most=blob.size,
             what=what,
-            login=self._login,
+            login=login,
             patience=self.patience,
             advice="The registry lists it and doesn't give it: ask who runs it.",
         )

@@ -264,6 +264,22 @@ def test_a_token_that_is_no_longer_taken_is_replaced_and_the_blob_sent_again(
     assert first.size == second.size == len(DATA)
 
 
+def test_a_download_that_breaks_off_after_its_token_was_over_goes_on_with_another(
+    memory: MemoryRegistry, store: Store, logged_in: Callable[..., dict[str, str]]
+) -> None:
+    memory.login, memory.tokens = LOGIN, True
+    memory.blobs[digest_of(DATA)] = DATA
+
+    def over(body: bytes) -> bytes:
+        memory.given.clear()
+        return body
+
+    memory.faults.append(Fault(method="GET", path="blobs/", after=70_000, change=over))
+    of = registry(memory, logged_in(memory.host), push=False)
+    assert taken(store, of, Digest.of_bytes(DATA), len(DATA)) == DATA
+    assert [asked.range for asked in memory.sent("GET", "blobs")] == ["", "bytes=70000-"]
+
+
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("login", ["", "user:wrong"])
 def test_without_the_right_login_it_says_how_to_log_in_and_no_password(
