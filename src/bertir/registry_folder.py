@@ -109,7 +109,10 @@ def push_folder(folder: Path, registry: Registry, tag: str) -> Pushed:
         subject=subject.descriptor,
     )
     empty = Outgoing(
-        digest=oci.EMPTY_CONFIG.digest, size=len(oci.EMPTY), chunks=lambda: iter([oci.EMPTY]), what="{}"
+        digest=oci.EMPTY_CONFIG.digest,
+        size=len(oci.EMPTY),
+        chunks=lambda: iter([oci.EMPTY]),
+        what="the empty configuration",
     )
     blobs = [*(_outgoing(folder, layer) for layer in (*subject.layers, *about.layers)), empty]
     sent = [blob.size for blob in blobs if registry.send_blob(blob)]
