@@ -116,8 +116,10 @@ def push_folder(folder: Path, registry: Registry, tag: str) -> Pushed:
     )
     blobs = [*(_outgoing(folder, layer) for layer in (*subject.layers, *about.layers)), empty]
     sent = [blob.size for blob in blobs if registry.send_blob(blob)]
-    registry.put_manifest(subject.data, oci.MANIFEST, tag or str(subject.digest))
+    registry.put_manifest(subject.data, oci.MANIFEST, str(subject.digest))
     attach(registry, about, subject.descriptor)
+    if tag:  # last of all: who pulls by it finds what is attached, too
+        registry.put_manifest(subject.data, oci.MANIFEST, tag)
     return Pushed(
         verified=verified,
         manifest=subject.digest,

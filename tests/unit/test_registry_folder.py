@@ -165,6 +165,14 @@ def test_pushed_again_nothing_is_sent(memory: MemoryRegistry, published: Path) -
     assert push_folder(published, registry(memory), "1").sent == 0
 
 
+def test_a_tag_names_it_only_when_its_provenance_is_attached(memory: MemoryRegistry, published: Path) -> None:
+    puts: list[str] = []
+    memory.before_put = puts.append
+    pushed = push_folder(published, registry(memory), "1")
+    assert puts[:2] == [str(pushed.manifest), str(pushed.provenance)]
+    assert puts[-1] == "1"
+
+
 def test_without_a_tag_it_is_there_by_its_digest(
     memory: MemoryRegistry, store: Store, published: Path, tmp_path: Path
 ) -> None:
