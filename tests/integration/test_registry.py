@@ -21,6 +21,7 @@ from some_build import publish_some
 from bertir.builder import Builder, Layout
 from bertir.digest import Digest
 from bertir.fetch import Fetcher
+from bertir.job import load_job
 from bertir.login import RegistryError
 from bertir.progress import SILENT
 from bertir.reference import Reference
@@ -122,6 +123,19 @@ def full(builder: Builder, small: Image, tmp_path: Path) -> Iterator[SmallBuilde
     with small_builder(builder, small, tmp_path / "full") as opened:
         opened.store.add_file(builder.store.path(layer.digest), expected=layer.digest)
         yield opened
+
+
+def test_the_image_for_jobs_is_sent_as_what_it_has_over_the_steps_image(
+    builder: Builder, debian: DebianRegistry
+) -> None:
+    there = registry(debian, "bertir/job")
+    for layer in push_image(builder, there, "step", job=False, gzip=False).image.layers:
+        assert there.has_blob(layer.digest, layer.name)
+    moved = push_image(builder, there, "1", job=True, gzip=False)
+    job = load_job(ROOT, builder.intent, builder.lock)
+    assert moved.manifest == job.lock.manifest
+    assert moved.sent == 3  # two layers and the configuration
+    assert skopeo_inspect(debian, "bertir/job:1")["config"]["digest"] == str(job.lock.image_id)
 
 
 def test_docker_and_podman_pull_what_was_pushed(

@@ -14,6 +14,10 @@ _CHECKED = (
 )
 _FUZZED = "tests/fuzz/test_coverage.py::test_no_archive_ends_in_anything_but_an_error_of_bertirs"
 _INSTALLED = "tests/integration/test_installed.py::test_an_installed_bertir_builds_the_same_as_the_checkout_from_outside_of_one"
+_IMAGE_PUSHED = (
+    "tests/integration/test_registry.py::test_the_locked_image_goes_there_and_comes_back_into_an_empty_store"
+)
+_MODEL_PUSHED = "tests/unit/test_transfer.py::test_the_last_line_of_a_push_is_what_is_pulled"
 _PUBLISHED = "dist/all-minilm-l6-v2/reshapable-fp16"
 
 # A command, and the test that runs it, or the same with other figures: it takes long, and once is enough.
@@ -37,6 +41,12 @@ ELSEWHERE: Mapping[str, str] = {
     "~/bertir/bin/bertir build-ir": _INSTALLED,
     "invoke sbom --job --output job.cdx.json": "tests/integration/test_sbom.py::test_the_job_images_document_is_valid_and_lists_what_that_has_over_the_image",
     "invoke sbom --format text": "tests/unit/test_sbom.py::test_as_text_each_component_has_a_line_with_its_licences",
+    "invoke push HOST/NAME:TAG": _IMAGE_PUSHED,
+    "invoke push HOST/NAME:TAG --job": "tests/integration/test_registry.py::test_the_image_for_jobs_is_sent_as_what_it_has_over_the_steps_image",
+    "invoke push HOST/NAME:TAG; invoke pull HOST/NAME:TAG": _IMAGE_PUSHED,
+    "invoke pull HOST/NAME@sha256:…": _IMAGE_PUSHED,
+    "invoke push HOST/NAME:TAG --folder dist/MODEL/VARIANT": _MODEL_PUSHED,
+    "invoke pull HOST/NAME@sha256:… --folder models/bert": _MODEL_PUSHED,
     "make docs": "tests/unit/test_documentation.py::test_every_page_is_on_the_site",
     "bertir build-<Tab>": "tests/unit/test_completion.py::test_a_task_is_completed",
     "bertir build-ir --prec<Tab>": "tests/unit/test_completion.py::test_an_option_of_the_task_is_completed",
@@ -54,6 +64,4 @@ NEVER: Mapping[str, str] = {
     "mkdir layers && docker save $reference | tar -x -C layers": "Docker's own and tar's, and a gigabyte",
     "invoke lock": "it chooses versions anew, as of this day; test_resolve.py does so from a mirror of its own",
     "invoke lock --only job": "it chooses versions anew, as of this day",
-    "skopeo copy --digestfile digest docker-archive:bertir-job.tar docker://HOST/NAME:TAG": "no registry is reached from where these tests run",
-    'echo "HOST/NAME@$(cat digest)"': "it follows the one before",
 }
