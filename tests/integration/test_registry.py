@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from checkout import ROOT
 from debian_registry import LOGIN, DebianRegistry, debian_registry
+from oras.client import OrasClient
 from small_build import SmallBuilder
 from some_build import publish_some
 
@@ -32,7 +34,6 @@ from bertir.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bertir.image import Image
     from bertir.report import Build
@@ -236,3 +237,18 @@ def test_a_registry_that_wants_a_login_gets_that_of_docker(tmp_path: Path) -> No
         (tmp_path / "config.json").write_text(json.dumps({"auths": {guarded.host: auth}}), encoding="utf-8")
         pushed = push_folder(folder, registry(guarded, "models/mine", {"DOCKER_CONFIG": str(tmp_path)}), "1")
         assert pushed.sent == 9
+
+
+def test_the_oras_library_pulls_a_model_and_what_is_attached_to_it(
+    debian: DebianRegistry, tmp_path: Path
+) -> None:
+    folder = publish_some(ROOT / "models.toml", tmp_path / "dist", Store(tmp_path / "store"))
+    pushed = push_folder(folder, registry(debian, "models/oras"), "1")
+    name = f"{debian.host}/models/oras"
+    client = OrasClient(insecure=True, tls_verify=False)
+    pulled: set[str] = set()
+    for reference in (f"{name}:1", f"{name}@{pushed.provenance}"):
+        for path in map(Path, client.pull(target=reference, outdir=str(tmp_path / "there"))):
+            assert path.read_bytes() == (folder / path.name).read_bytes()
+            pulled.add(path.name)
+    assert pulled == {path.name for path in folder.iterdir()}
