@@ -44,7 +44,9 @@ def main_job(
 ) -> MainJob:
     forget_image()
     folder = tmp_path_factory.mktemp("clone")
-    checkout = copy_checkout(folder, BERTIR_STORE=str(store_root), MAKEFLAGS="", PYTHONDONTWRITEBYTECODE="")
+    checkout = copy_checkout(
+        folder, BERTIR_STORE=str(store_root), MAKEFLAGS="", MAKELEVEL="0", PYTHONDONTWRITEBYTECODE=""
+    )
     result = checkout.run("make", "all", PYTHON=os.environ.get("PYTHON", "python3"))
     assert result.status == 0, result.stderr + result.stdout
     return MainJob(checkout=checkout, result=result)
