@@ -30,7 +30,7 @@ all: build engine ## build, verify and publish the IR
 	  $(if $(BUNDLE),--bundle '$(BUNDLE)') $(if $(MIRROR),--mirror '$(MIRROR)') $(if $(TASK_DATA),--task-data '$(TASK_DATA)')
 
 test: dev engine ## run the whole test suite
-	@$(RUN) pytest -n auto --maxprocesses=4 --dist=loadgroup $(PYTEST_ARGS)
+	@$(RUN) pytest -n auto --maxprocesses=4 $(PYTEST_ARGS)
 
 lint: dev ## ruff, mypy, the locks, and known advisories as of a recorded day
 	@$(RUN) ruff check .

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FIGURE = "figure"
 # What these tests have in common is made once, in this order; and of two that use the engine at once one may take away
 # what the other is at. So of several workers (`-n`) one runs all of them, beside the others.
-ENGINE_TESTS = ("e2e", "integration")
+ENGINE_TESTS = ("tests/e2e/", "tests/integration/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,11 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(here).parts[0] in ENGINE_TESTS or item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.xdist_group("engine"))
+class EngineTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives one worker all tests that use the engine, in their order, and whoever is free the others.
+
+    (Of xdist 3.8, `--dist=loadgroup` groups nothing with pytest 9.2.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engine" if nodeid.startswith(ENGINE_TESTS) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> EngineTogether:
+    return EngineTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
