@@ -25,7 +25,7 @@ _HEAD = """\
 This page is made from `tasks.py` by `invoke docs`, and a test compares it; it is what `invoke --help TASK` says.
 
 In a checkout type `invoke`, of a virtualenv that `make` made (`. .venv/bin/activate`, or `.venv/bin/invoke`); an
-[installed bertir](../package.md) has the same tasks as `bertir`. Each ends with an [exit status](exit-statuses-link) of its own.
+[installed bertir](../package.md) has the same tasks as `bertir`. Each ends with an [exit status](../exit-statuses.md) of its own.
 """
 _DEFAULT = re.compile(r" \(default: (.+)\)(?=[^()]*$)")
 _DOCSTRING = re.compile(r"(.+?) Example: (`.+`)\.", re.DOTALL)
@@ -57,7 +57,7 @@ def tasks_page(tasks: Collection) -> str:
     contexts = {str(one.name): one for one in tasks.to_contexts()}
     order = [name for name in _order(tasks) if name in contexts]
     parts = [
-        _HEAD.replace("exit-statuses-link", "../exit-statuses.md"),
+        _HEAD,
         "## All of them\n",
         _table(order, tasks),
     ]

@@ -146,7 +146,7 @@ class LiveView:
         with self._lock:
             rows = dict(self._rows)
             closed = not self._is_open
-        width = min(max(map(len, [*rows, " " * LABEL])), MOST_LABEL)
+        width = min(max([LABEL, *map(len, rows)]), MOST_LABEL)
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), expand=True)
         table.add_column(width=1)
         table.add_column(width=width, no_wrap=True, overflow="ellipsis")

@@ -26,7 +26,7 @@ from bertir.model import load_models
 from bertir.preflight import Rehearsal, is_stored, weight_bytes
 from bertir.progress import Level, Progress
 from bertir.redact import PASSPHRASE, shown
-from bertir.relay import Relay, followed, show_ended
+from bertir.relay import followed, relayed, show_ended
 from bertir.session import Session
 from bertir.store import Artifact
 from bertir.targets import expand, in_turn
@@ -244,14 +244,21 @@ def build_all(orders: Sequence[Order], *, jobs: int, memory: int) -> Iterator[En
 
 def build(order: Order) -> Ended:
     """Build in this process, and give how it ended, whatever that was."""
+    with relayed(order.pipe, order.target.name) as view:
+        progress = Progress(
+            stream=sys.stderr,
+            started=order.started,
+            about=order.target.name,
+            level=order.level,
+            view=view,
+        )
+        ended = _ended(order, progress)
+        _tell(progress, ended)
+    return ended
+
+
+def _ended(order: Order, progress: Progress) -> Ended:
     target, begun = order.target, time.monotonic()
-    progress = Progress(
-        stream=sys.stderr,
-        started=order.started,
-        about=target.name,
-        level=order.level,
-        view=_view(order),
-    )
     session = Session(layout=order.layout, environment=order.environment, progress=progress)
     try:
         local = target.local
@@ -264,17 +271,8 @@ def build(order: Order) -> Ended:
     except Exception as error:  # noqa: BLE001 - the other builds go on, whatever it is
         if not isinstance(error, (BertirError, OSError, MemoryError, RecursionError)):
             traceback.print_exc()  # a fault of bertir's
-        ended = _wrong(target, error, time.monotonic() - begun)
-    else:
-        ended = _published(target, built, published, time.monotonic() - begun)
-    _tell(progress, ended)
-    return ended
-
-
-def _view(order: Order) -> Relay | None:
-    with contextlib.suppress(OSError):  # nobody listens any more: it is told in lines
-        return Relay(order.pipe, order.target.name) if order.pipe else None
-    return None
+        return _wrong(target, error, time.monotonic() - begun)
+    return _published(target, built, published, time.monotonic() - begun)
 
 
 # how it ended

@@ -29,16 +29,13 @@ class Relay:
     """The view of a build whose rows are shown by another process: it tells that one what it is told.
 
     Args:
-        pipe: where the other process listens (`followed`).
+        pipe: a descriptor of where the other process listens (`followed`).
         about: which build this is.
-
-    Raises:
-        OSError: nobody listens there.
     """
 
-    def __init__(self, pipe: str, about: str) -> None:
+    def __init__(self, pipe: int, about: str) -> None:
         self._about = about
-        self._pipe = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipe = pipe
 
     def open(self) -> None:
         self._tell(stage="", text="begins", state=State.RUNNING.value, fact="")
@@ -68,6 +65,19 @@ class Relay:
             return os.write(self._pipe, data) == len(data)
         except OSError:  # full, or nobody listens any more
             return False
+
+
+@contextlib.contextmanager
+def relayed(pipe: str, about: str) -> Iterator[Relay | None]:
+    """Give the view of a build that tells it to a named pipe; none if it has no name, or nobody listens any more."""
+    with contextlib.ExitStack() as stack:
+        view = None
+        with contextlib.suppress(OSError):
+            if pipe:
+                opened = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                stack.callback(os.close, opened)
+                view = Relay(opened, about)
+        yield view
 
 
 @contextlib.contextmanager

@@ -93,7 +93,6 @@ def test_the_build_job_builds_verifies_and_leaves_what_is_to_be_kept(
 CHECKS = {"github": GITHUB / "weekly.yml", "gitlab": GITLAB / "bertir.yml"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="what isn't root's to vary isn't varied")
 def test_the_weekly_check_rebuilds_the_image_and_all_that_follows_in_a_fresh_clone(
     builder: Builder, tiny_build: TinyBuild, tiny_model: TinyModel, store_root: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from private_engine import private_engine
+from programs import needed
 from running_task import STATUSES, left_in, wait_until
 
 from bertir.container import Command, Limits
@@ -460,10 +460,7 @@ def test_a_silent_step_runs_and_is_stopped_on_podman_too(
     builder: Builder, small: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """podman answers a request for the log with the first line, not before."""
-    if shutil.which("podman") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI=true, and there is no podman")
-        pytest.skip("there is no podman")
+    needed("podman")
     with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as work, _podman(Path(work)) as host:
         folder = Path(work)
         with connect({"DOCKER_HOST": host}, folder=folder / "store") as engine:

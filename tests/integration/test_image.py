@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING, cast
 import pytest
 from checkout import ROOT
 from elsewhere import assembled_elsewhere
+from programs import needed
 
 from bertir.assemble import Materials, assemble_layers
 from bertir.container import Command
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from bertir.builder import Builder
 
 pytestmark = pytest.mark.engine
-
-
-def program(name: str) -> str:
-    """Give a program's path. Without it: a failure when CI=true (`.ci/run` installs it), else a skip."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and there is no {name}")
-        pytest.skip(f"there is no {name}")
-    return found
 
 
 def run(*command: str) -> str:
@@ -85,7 +75,7 @@ def test_an_image_assembled_elsewhere_has_the_locked_bits(archive: Path) -> None
 
 
 def test_skopeo_reads_the_archive_both_ways_and_sees_the_locked_image(archive: Path) -> None:
-    skopeo, lock = program("skopeo"), load_image_lock(ROOT / "docker")
+    skopeo, lock = needed("skopeo"), load_image_lock(ROOT / "docker")
     for transport in ("docker-archive", "oci-archive"):
         config = run(skopeo, "inspect", "--config", "--raw", f"{transport}:{archive}")
         assert hashlib.sha256(config.encode()).hexdigest() == lock.image_id.hex
@@ -95,7 +85,7 @@ def test_podman_loads_an_archive_under_the_predicted_id(small_archive: tuple[Pat
     path, image_id = small_archive
     # Not tmp_path: podman takes no runroot longer than 50 characters.
     with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as folder:
-        podman = [program("podman"), "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
+        podman = [needed("podman"), "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
         podman += ["--storage-driver", "vfs"]
         run(*podman, "load", "--input", str(path))
         listed = run(*podman, "images", "--no-trunc", "--quiet").split()

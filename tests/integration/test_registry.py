@@ -6,10 +6,8 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +15,9 @@ import pytest
 from checkout import ROOT
 from debian_registry import LOGIN, DebianRegistry, debian_registry
 from oras.client import OrasClient
+from programs import needed
 from small_build import SmallBuilder
-from some_build import publish_some
+from some_build import built_at_another_time, publish_some
 
 from bertir.builder import Builder, Layout
 from bertir.digest import Digest
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bertir.image import Image
-    from bertir.report import Build
 
 pytestmark = pytest.mark.engine
 
@@ -52,16 +50,6 @@ def registry(debian: DebianRegistry, name: str, environment: dict[str, str] | No
     return Registry(reference, environment or {"HOME": "/nonexistent"}, SILENT, push=True)
 
 
-def program(name: str) -> str:
-    """Give a program's path. Without it: a failure when CI=true (`.ci/run` installs it), else a skip."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI=true, and there is no {name}")
-        pytest.skip(f"there is no {name}")
-    return found
-
-
 def run(*command: str, **environment: str) -> str:
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env={**os.environ, **environment}
@@ -71,7 +59,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 def skopeo_inspect(debian: DebianRegistry, what: str) -> Any:
-    inspect = (program("skopeo"), "inspect", "--raw", "--tls-verify=false")
+    inspect = (needed("skopeo"), "inspect", "--raw", "--tls-verify=false")
     return json.loads(run(*inspect, f"docker://{debian.host}/{what}"))
 
 
@@ -157,7 +145,7 @@ def test_docker_and_podman_pull_what_was_pushed(
         assert found == str(small.id)
     # Not tmp_path: podman takes no runroot longer than 50 characters.
     with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as folder:
-        podman = [program("podman"), "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
+        podman = [needed("podman"), "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
         podman += ["--storage-driver", "vfs"]
         found = run(*podman, "pull", "--quiet", "--tls-verify=false", f"{name}:packed")
         run(*podman, "rmi", "--all", "--force")
@@ -175,7 +163,7 @@ def test_what_docker_pushed_and_skopeo_copied_is_pulled_as_the_locked_image(
     finally:
         run("docker", "rmi", name)  # this name of it
     copied = f"docker://{debian.host}/bertir/copied:1"
-    copy = (program("skopeo"), "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
+    copy = (needed("skopeo"), "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
     run(*copy, f"docker://{name}", copied)
     for repository in ("bertir/docker", "bertir/copied"):
         with small_builder(builder, small, tmp_path / repository.replace("/", "-")) as empty:
@@ -187,19 +175,13 @@ def test_what_docker_pushed_and_skopeo_copied_is_pulled_as_the_locked_image(
 # models
 
 
-def built_later(build: Build) -> Build:
-    [step] = build.steps
-    facts = {**step.facts, "started": "2027-01-01T00:00:00+00:00", "finished": "2027-01-01T00:00:02+00:00"}
-    return replace(build, steps=(replace(step, facts=facts),))
-
-
 def test_two_builds_of_a_model_are_one_artifact_and_both_provenances_are_kept(
     debian: DebianRegistry, tmp_path: Path
 ) -> None:
     there = registry(debian, "models/some")
     store = Store(tmp_path / "store")
     one = publish_some(ROOT / "models.toml", tmp_path / "one", store)
-    other = publish_some(ROOT / "models.toml", tmp_path / "other", store, built_later)
+    other = publish_some(ROOT / "models.toml", tmp_path / "other", store, built_at_another_time)
     first, second = (push_folder(folder, there, "1") for folder in (one, other))
     assert first.manifest == second.manifest
     listed = skopeo_inspect(debian, f"models/some:sha256-{first.manifest.hex}")["manifests"]
@@ -218,7 +200,7 @@ def test_two_builds_of_a_model_are_one_artifact_and_both_provenances_are_kept(
 def test_skopeo_copies_a_model_as_it_is(debian: DebianRegistry, tmp_path: Path) -> None:
     folder = publish_some(ROOT / "models.toml", tmp_path / "dist", Store(tmp_path / "store"))
     pushed = push_folder(folder, registry(debian, "models/copied"), "1")
-    copy = (program("skopeo"), "copy", "--src-tls-verify=false")
+    copy = (needed("skopeo"), "copy", "--src-tls-verify=false")
     run(*copy, f"docker://{debian.host}/models/copied:1", f"dir:{tmp_path}/copy")
     assert Digest.of_file(tmp_path / "copy" / "manifest.json") == pushed.manifest
     assert (tmp_path / "copy" / Digest.of_file(folder / "model.bin").hex).exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,6 +20,7 @@ import pytest
 from checkout import ROOT, Checkout
 from documented import commands, given
 from hand import clone
+from programs import needed
 from typing_in import Ended, type_in
 
 from bertir.materials import load_pins
@@ -83,9 +83,8 @@ def followed(
     engine_environment: dict[str, str], store_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Followed]:
     del engine_environment  # asked for, so that there is an engine
-    if missing := [name for name in ("curl", "docker") if shutil.which(name) is None]:
-        said = f"the tutorial is typed with {' and '.join(missing)}; .ci/run installs what isn't there"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(said)
+    for name in ("curl", "docker"):  # with which the page is typed
+        needed(name)
     folder = tmp_path_factory.mktemp("tutorial")
     *typed, last = commands(PAGE)
     assert last.command == "rm -r tutorial"

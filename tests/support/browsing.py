@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
 from playwright.sync_api import sync_playwright
+from programs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +20,7 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The browser. Without one: a failure when CI=true, else a skip."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("there is no Chromium; .ci/run installs one")
-        pytest.skip("there is no Chromium (Debian: apt-get install chromium)")
+    found = needed("chromium", "google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser

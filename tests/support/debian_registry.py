@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +16,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import pytest
+from programs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +38,7 @@ class DebianRegistry:
 @contextlib.contextmanager
 def debian_registry(*, login: bool = False) -> Iterator[DebianRegistry]:
     """Run it until the `with` block ends. Without it: a failure when CI=true (`.ci/run` installs it), else a skip."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI=true, and there is no docker-registry")
-        pytest.skip("there is no docker-registry")
+    program = needed("docker-registry")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{free.getsockname()[1]}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
+
+from loopback import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -160,18 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serve_files(certificate: tuple[Path, Path] | None = None) -> Iterator[FileServer]:
     """Serve until the `with` block ends; by https, if a certificate and its key are given."""
     known = FileServer()
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"known": known})) as httpd:
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        scheme, host = ("https", "localhost") if certificate else ("http", "127.0.0.1")
-        known.url = f"{scheme}://{host}:{httpd.server_address[1]}"
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(type("Handler", (_Handler,), {"known": known}), certificate) as known.url:
         try:
             yield known
         finally:
             known.ending.set()
-            httpd.shutdown()
-            thread.join()

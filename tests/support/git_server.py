@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
-import ssl
 import subprocess
-import threading
 from typing import TYPE_CHECKING
+
+from loopback import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,15 +132,5 @@ def serve_git(
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"https://localhost:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler, (certificate, key)) as url:
+        yield url

@@ -13,13 +13,21 @@ import re
 import threading
 import uuid
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+
+from loopback import serving
+
+from bertir.progress import SILENT
+from bertir.reference import Reference
+from bertir.registry import Registry
+from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+HASTY = Patience(attempts=3, connect=5, silence=2, first_pause=0.01, longest_pause=1)
 INDEX = "application/vnd.oci.image.index.v1+json"
 _ROUTE = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>blobs/uploads|blobs|manifests|referrers)/(?P<what>.*)")
 _CHUNK = 1 << 16
@@ -292,13 +300,23 @@ class _Handler(BaseHTTPRequestHandler):
 def memory_registry() -> Iterator[MemoryRegistry]:
     """Serve until the `with` block ends."""
     known = MemoryRegistry()
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"known": known})) as httpd:
-        known.host = f"127.0.0.1:{httpd.server_address[1]}"
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(type("Handler", (_Handler,), {"known": known})) as url:
+        known.host = urlsplit(url).netloc
         try:
             yield known
         finally:
             known.ending.set()
-            httpd.shutdown()
-            thread.join()
+
+
+def client_of(
+    memory: MemoryRegistry, name: str, environment: Mapping[str, str] | None = None, *, push: bool = True
+) -> Registry:
+    """Give bertir's client of it, with no login unless the environment has one, and with little patience."""
+    return Registry(
+        Reference(host=memory.host, repository=name),
+        environment or {"HOME": "/nonexistent"},
+        SILENT,
+        push=push,
+        patience=HASTY,
+        sending=HASTY,
+    )

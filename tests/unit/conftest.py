@@ -9,15 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import zipfile
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from loopback import serving
 
 from bertir.interruption import SIGNALS
 from bertir.store import Store
@@ -138,15 +138,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 @pytest.fixture
 def server() -> Iterator[Server]:
     known = Server("")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(known)) as httpd:
-        known.url = f"http://127.0.0.1:{httpd.server_address[1]}"
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield known
-        finally:
-            httpd.shutdown()
-            thread.join()
+    with serving(_handler(known)) as known.url:
+        yield known
 
 
 # Git

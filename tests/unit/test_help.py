@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from invoke.collection import Collection
+from checkout import ROOT
 from invoke.parser import Parser
 
-from bertir.interruption import SIGNALS
+from docs.site.tasks_page import load_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
+    from invoke.collection import Collection
     from invoke.parser.context import ParserContext
 
 # Options that take an amount, and what of: their help must say it.
@@ -38,24 +36,8 @@ READS = re.compile(r'\b(?:whole_number|duration|size)\(\s*"--([a-z-]+)"')
 
 
 @pytest.fixture(scope="module")
-def tasks() -> ModuleType:
-    from tests.unit.conftest import ROOT
-
-    found = importlib.util.spec_from_file_location("tasks_of_this_checkout", ROOT / "tasks.py")
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    # While it is imported, and until a task begins, a signal ends the process: what other tests send would end these.
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    found.loader.exec_module(module)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    return module
-
-
-@pytest.fixture(scope="module")
-def collection(tasks: ModuleType) -> Collection:
-    return Collection.from_module(tasks)
+def collection() -> Collection:
+    return load_tasks(ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from oci_registry import Fault, MemoryRegistry, digest_of, memory_registry
+from oci_registry import HASTY, Fault, MemoryRegistry, client_of, digest_of, memory_registry
 
 from bertir import oci
 from bertir.digest import Digest
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bertir.oci import Manifest
     from bertir.store import Store
 
-HASTY = Patience(attempts=3, connect=5, silence=2, first_pause=0.01, longest_pause=1)
 DATA = b"some bytes " * 20_000
 KIND = "application/vnd.example+json"
 LOGIN = "user:pass-word"
@@ -64,14 +63,7 @@ def logged_in(tmp_path: Path) -> Callable[..., dict[str, str]]:
 def registry(
     memory: MemoryRegistry, environment: Mapping[str, str] | None = None, *, push: bool = True
 ) -> Registry:
-    return Registry(
-        Reference(host=memory.host, repository="some/name"),
-        environment or {"HOME": "/nonexistent"},
-        SILENT,
-        push=push,
-        patience=HASTY,
-        sending=HASTY,
-    )
+    return client_of(memory, "some/name", environment, push=push)
 
 
 def blob(data: bytes = DATA) -> Outgoing:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from oci_registry import Fault, MemoryRegistry, digest_of, memory_registry
-from some_build import publish_some
+from oci_registry import Fault, MemoryRegistry, client_of, digest_of, memory_registry
+from some_build import built_at_another_time, publish_some
 
 from bertir import oci
 from bertir.digest import Digest
 from bertir.errors import BertirError, ConfigurationError, DigestMismatchError, FetchError, VerificationError
-from bertir.progress import SILENT
 from bertir.publish import PAGE, PROVENANCE, REPORT, SIGNATURES, SUMS
-from bertir.reference import Reference
 from bertir.referrers import fallback_tag
-from bertir.registry import Registry
 from bertir.registry_folder import KIND, PROVENANCE_KIND, Origin, Pulled, pull_folder, push_folder
 from bertir.signature import generate_key, load_private_key, sign
 from bertir.store import Store
-from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bertir.report import Build
+    from bertir.registry import Registry
 
-HASTY = Patience(attempts=2, connect=5, silence=2, first_pause=0.01, longest_pause=1)
+
 NAME = "models/bert"
 FILES = {"model.xml", "model.bin", "vocab.txt", "bert_config.json", SUMS}
 
@@ -56,27 +51,13 @@ def published(root: Path, tmp_path: Path) -> Path:
 def built_later(root: Path, tmp_path: Path) -> Path:
     """The same IR, built at another time."""
 
-    def later(build: Build) -> Build:
-        [step] = build.steps
-        facts = {
-            **step.facts,
-            "started": "2027-01-01T00:00:00+00:00",
-            "finished": "2027-01-01T00:00:02+00:00",
-        }
-        return replace(build, steps=(replace(step, facts=facts),))
-
-    return publish_some(root / "models.toml", tmp_path / "later", Store(tmp_path / "others"), later)
+    return publish_some(
+        root / "models.toml", tmp_path / "later", Store(tmp_path / "others"), built_at_another_time
+    )
 
 
 def registry(memory: MemoryRegistry) -> Registry:
-    return Registry(
-        Reference(host=memory.host, repository=NAME),
-        {"HOME": "/nonexistent"},
-        SILENT,
-        push=True,
-        patience=HASTY,
-        sending=HASTY,
-    )
+    return client_of(memory, NAME)
 
 
 def pulled(

@@ -9,27 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from done_build import done_builder
-from oci_registry import MemoryRegistry, digest_of, memory_registry
+from oci_registry import MemoryRegistry, client_of, digest_of, memory_registry
 
 from bertir import oci
 from bertir.digest import Digest
 from bertir.errors import BertirError, DigestMismatchError, FetchError, NoRoomError
 from bertir.image import describe_image
 from bertir.lock import LayerPin
-from bertir.progress import SILENT
-from bertir.reference import Reference
-from bertir.registry import Registry
 from bertir.registry_image import Moved, pull_image, push_image
 from bertir.store import Store
-from bertir.web import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bertir.builder import Builder
+    from bertir.registry import Registry
 
-HASTY = Patience(attempts=2, connect=5, silence=2, first_pause=0.01, longest_pause=1)
 NAME = "bertir/step"
 LAYERS = {"debian": b"deb" * 100_000, "wheels": b"whl" * 1_000_000, "pyc": bytes(range(256)) * 100}
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -68,14 +64,7 @@ def empty(tmp_path: Path) -> Builder:
 
 
 def registry(memory: MemoryRegistry) -> Registry:
-    return Registry(
-        Reference(host=memory.host, repository=NAME),
-        {"HOME": "/nonexistent"},
-        SILENT,
-        push=True,
-        patience=HASTY,
-        sending=HASTY,
-    )
+    return client_of(memory, NAME)
 
 
 def push(full: Builder, memory: MemoryRegistry, *, tag: str = "1", gzip: bool = False) -> Moved:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bertir.live import LiveView
 from bertir.progress import Progress, State
-from bertir.relay import Relay, followed, show_ended
+from bertir.relay import followed, relayed, show_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,23 +56,26 @@ def until(view: LiveView, wanted: str) -> list[str]:
 def test_each_build_is_a_row_until_it_ends_and_the_first_row_counts_them(
     view: LiveView, progress: Progress, tmp_path: Path
 ) -> None:
-    with followed(progress, tmp_path) as pipe:
+    with (
+        followed(progress, tmp_path) as pipe,
+        relayed(pipe, "one/fp16") as one,
+        relayed(pipe, "other/fp16") as other,
+    ):
+        assert one
+        assert other
         show_ended(progress, 1, 3)
-        one, other = (Progress(stream=None, view=Relay(pipe, name)) for name in ("one/fp16", "other/fp16"))
-        assert one.view is not None
-        assert other.view is not None
-        one.view.open()
+        one.open()
         until(view, r". one/fp16 +0\.\d s begins")
-        other.view.open()
-        one.view.say("freeze", "done in 1.0 s", State.DONE, "")
-        one.view.log("convert", "a line that mo printed")
-        other.view.say("image", "waiting for another process", State.WAITING, "")
+        other.open()
+        one.say("freeze", "done in 1.0 s", State.DONE, "")
+        one.log("convert", "a line that mo printed")
+        other.say("image", "waiting for another process", State.WAITING, "")
         rows = until(view, r"◌ other/fp16 +0\.\d s image: waiting for another process")
         assert re.fullmatch(r". matrix +0\.\d s 1 of 3 ended", rows[0])
         # A stage that is done is not a build that is: its sign is that of what runs.
         assert re.fullmatch(r"▸ one/fp16 +0\.\d s freeze: done in 1\.0 s  a line that mo printed", rows[1])
-        one.view.close()
-        other.view.say("image", "told", State.RUNNING, "")
+        one.close()
+        other.say("image", "told", State.RUNNING, "")
         rows = until(view, r". other/fp16 +0\.\d s image: told")
         assert not any("one/fp16" in row for row in rows)
         show_ended(progress, 3, 3, "other/fp16")  # it was killed, and said nothing
@@ -83,8 +86,8 @@ def test_each_build_is_a_row_until_it_ends_and_the_first_row_counts_them(
 def test_bytes_that_go_by_in_a_build_are_told_with_their_stage(
     view: LiveView, progress: Progress, tmp_path: Path
 ) -> None:
-    with followed(progress, tmp_path) as pipe:
-        there = Progress(stream=io.StringIO(), view=Relay(pipe, "one/fp16"))
+    with followed(progress, tmp_path) as pipe, relayed(pipe, "one/fp16") as one:
+        there = Progress(stream=io.StringIO(), view=one)
         with there.shown():
             for _ in there.counted("fetch", "a wheel", slowly(), 4_000_000):
                 pass
@@ -100,11 +103,14 @@ def slowly() -> Iterator[bytes]:
 def test_a_fact_of_a_build_is_kept_above_the_rows(tmp_path: Path) -> None:
     stream = io.StringIO()
     progress = Progress(stream=stream, view=LiveView(stream))
-    with progress.shown(), followed(progress, tmp_path) as pipe:
+    with (
+        progress.shown(),
+        followed(progress, tmp_path) as pipe,
+        relayed(pipe, "one/fp16") as one,
+    ):
+        assert one
         show_ended(progress, 0, 1)
-        there = Progress(stream=None, view=Relay(pipe, "one/fp16"))
-        assert there.view is not None
-        there.view.say("checkpoint", "uncased", None, "[ 0.1 s] checkpoint one/fp16: uncased")
+        one.say("checkpoint", "uncased", None, "[ 0.1 s] checkpoint one/fp16: uncased")
     assert "[ 0.1 s] checkpoint one/fp16: uncased\n" in stream.getvalue()
 
 
@@ -114,7 +120,9 @@ def test_what_is_no_event_stops_nothing(view: LiveView, progress: Progress, tmp_
         for said in (b"{", b"[]", b"1", b"{}", b"\xff", b'{"about": "a", "stage": "b", "count": {}}'):
             os.write(descriptor, said + b"\n")
         os.close(descriptor)
-        Relay(pipe, "one").open()
+        with relayed(pipe, "one") as one:
+            assert one
+            one.open()
         until(view, r". one +0\.\d s begins")
 
 
@@ -122,10 +130,11 @@ def test_a_pipe_that_is_full_stops_no_build_and_what_matters_is_told_in_a_line(t
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDWR)  # and reads nothing
     stream = io.StringIO()
-    progress = Progress(stream=stream, view=Relay(str(tmp_path / "pipe"), "one"), about="one")
-    for number in range(5000):
-        progress.log("freeze", f"line {number} of very many")
-    progress.say("freeze", "done", State.DONE)
+    with relayed(str(tmp_path / "pipe"), "one") as one:
+        progress = Progress(stream=stream, view=one, about="one")
+        for number in range(5000):
+            progress.log("freeze", f"line {number} of very many")
+        progress.say("freeze", "done", State.DONE)
     os.close(reader)
     assert re.fullmatch(r"\[ +\d\.\d s\] freeze +one: done\n", stream.getvalue())
 
@@ -134,9 +143,10 @@ def test_an_event_is_never_written_in_pieces(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDWR)
     stream = io.StringIO()
-    progress = Progress(stream=stream, view=Relay(str(tmp_path / "pipe"), "one"))
-    progress.say("freeze", "ä" * 3000, State.RUNNING)  # more than a pipe takes in one piece
-    progress.say("freeze", "short", State.RUNNING)
+    with relayed(str(tmp_path / "pipe"), "one") as one:
+        progress = Progress(stream=stream, view=one)
+        progress.say("freeze", "ä" * 3000, State.RUNNING)  # more than a pipe takes in one piece
+        progress.say("freeze", "short", State.RUNNING)
     told = os.read(reader, 1 << 16).decode().splitlines()
     os.close(reader)
     assert [json.loads(one)["text"] for one in told] == ["short"]
@@ -149,12 +159,13 @@ def test_processes_that_tell_at_once_are_all_heard(
     program = """
 import sys
 from bertir.progress import Progress, State
-from bertir.relay import Relay
-progress = Progress(stream=sys.stderr, view=Relay(sys.argv[1], sys.argv[2]))
-progress.view.open()
-for number in range(100):
-    progress.log("freeze", f"line {number}")
-progress.say("freeze", "the last", State.RUNNING)
+from bertir.relay import relayed
+with relayed(sys.argv[1], sys.argv[2]) as view:
+    progress = Progress(stream=sys.stderr, view=view)
+    view.open()
+    for number in range(100):
+        progress.log("freeze", f"line {number}")
+    progress.say("freeze", "the last", State.RUNNING)
 """
     with followed(progress, tmp_path) as pipe:
         told = [
@@ -180,3 +191,22 @@ def test_where_no_pipe_can_be_made_it_is_told_in_lines(tmp_path: Path) -> None:
     progress = Progress(stream=io.StringIO(), view=LiveView(io.StringIO()))
     with followed(progress, tmp_path / "gone") as pipe:
         assert pipe == ""
+
+
+def test_a_process_that_builds_many_keeps_no_pipe_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are compared
+    for name in "abc":
+        with relayed(str(tmp_path / "pipe"), name) as view:
+            assert view
+            view.close()
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    os.close(reader)
+
+
+@pytest.mark.parametrize("pipe", ["", "nobody", "gone"])
+def test_a_build_whom_nobody_listens_to_has_no_view(tmp_path: Path, pipe: str) -> None:
+    os.mkfifo(tmp_path / "nobody")
+    with relayed(str(tmp_path / pipe) if pipe else "", "one") as view:
+        assert view is None
