@@ -68,6 +68,8 @@ def look_around(environment: Mapping[str, str], work: Path, other_id: int) -> Ma
     for program in ("unshare", "setpriv", "taskset", "podman"):
         if shutil.which(program) is None:
             missing[program] = f"there is no {program} on PATH"
+    if root and "unshare" not in missing and not _may_unshare():
+        missing["unshare"] = "this container's root may not (it lacks CAP_SYS_ADMIN)"
     if root and "setpriv" not in missing and (why := _out_of_reach(work, other_id)):
         missing["other-user"] = why
     return Machine(
@@ -100,6 +102,12 @@ def _socket_group(environment: Mapping[str, str]) -> int | None:
     except OSError:
         return None
     return status.st_gid if stat.S_ISSOCK(status.st_mode) else None
+
+
+def _may_unshare() -> bool:
+    """Whether root may have a host name and mounts of its own, which an ordinary container's root may not."""
+    tried = ["unshare", "--uts", "--mount", "sh", "-c", "echo elsewhere.example > /proc/sys/kernel/hostname"]
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 
 def _out_of_reach(work: Path, other_id: int) -> str:

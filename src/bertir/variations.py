@@ -194,7 +194,7 @@ def variations(machine: Machine) -> tuple[Variation, ...]:
             name="podman",
             what="podman's Docker API instead of the engine",
             witnesses=("host engine",),
-            needs=("root", "podman"),
+            needs=("root", "podman", "unshare"),
             alone=True,
             conditions=Conditions(means=frozenset({Means.PODMAN})),
         ),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bertir.errors import ConfigurationError
-from bertir.machine import Machine
-from bertir.variations import variations
+from bertir.machine import Machine, look_around
+from bertir.variations import OTHER_ID, variations
 from bertir.vary import Conditions, Means, combine, parse_names, rebuilds
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MACHINE = Machine(faketime="/usr/lib/libfaketime.so.1", cpus=(2, 3), socket_group=998)
 KNOWN = variations(MACHINE)
@@ -111,6 +117,21 @@ def test_what_the_machine_lacks_is_said_with_the_reason() -> None:
     assert order.unavailable(machine) == "only root can; there is no disorderfs"
     [umask] = parse_names("umask", variations(machine))
     assert umask.unavailable(machine) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="of another user's it is said that only root can")
+@pytest.mark.parametrize(("status", "said"), [(0, ""), (1, "this container's root may not")])
+def test_root_of_an_ordinary_container_is_told_what_it_may_not_vary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    for program in ("unshare", "podman"):
+        (tmp_path / program).write_text(f"#!/bin/sh\nexit {status}\n", encoding="utf-8")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    machine = look_around({}, tmp_path, OTHER_ID)
+    for varied in parse_names("host-name,podman", variations(machine)):
+        assert varied.unavailable(machine).startswith(said)
+        assert bool(varied.unavailable(machine)) == bool(said)
 
 
 def test_a_user_gets_the_group_that_may_use_the_engine_and_no_other() -> None:
