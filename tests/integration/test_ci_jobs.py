@@ -1,10 +1,9 @@
-"""What the jobs in ci/ have a shell run, in the job image, as GitHub and GitLab run it: no engine, no network."""
+"""What the build jobs in ci/ have a shell run, in the job image, as GitHub and GitLab run it: no engine, no network."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,6 @@ from bertir.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from builds import TinyBuild
-    from tiny_bert import TinyModel
 
     from bertir.builder import Builder
 
@@ -88,31 +84,6 @@ def test_the_build_job_builds_verifies_and_leaves_what_is_to_be_kept(
     assert (folder / "report.html").is_file()
     # What the job keeps for the next one has all that it needs.
     assert any((checkout.root / ".bertir-store" / "records" / "verify").iterdir())
-
-
-CHECKS = {"github": GITHUB / "weekly.yml", "gitlab": GITLAB / "bertir.yml"}
-
-
-def test_the_weekly_check_rebuilds_the_image_and_all_that_follows_in_a_fresh_clone(
-    builder: Builder, tiny_build: TinyBuild, tiny_model: TinyModel, store_root: Path, tmp_path: Path
-) -> None:
-    assert tiny_build.source.artifact.files  # in the store, with all that it was made from
-    builder.load_image()
-    [script] = {script_of(jobs_of(path)["check"]).strip() for path in CHECKS.values()}
-    checkout = copy_checkout(
-        tmp_path / "clone",
-        **tiny_model.environment,
-        BERTIR_STORE=str(store_root),
-        MAKEFLAGS="",
-        MAKELEVEL="0",
-    )
-    ended = checkout.run("bash", "-eo", "pipefail", "-c", script)
-    assert ended.status == 0, ended.stderr
-    assert (checkout.root / ".venv" / "bin" / "pytest").exists()
-    # The image too, and whatever can be varied: each rebuild is the baseline again.
-    [baseline] = re.findall(r"^\(baseline\) +(\S.*\S) +[\d.]+$", ended.stdout, re.MULTILINE)
-    assert {"image", "source", "import", "freeze", "convert"} <= set(baseline.split(", "))
-    assert re.search(r"^rebuilt here +([1-9]\d*) of \1 equal$", ended.stdout, re.MULTILINE)
 
 
 def test_a_job_whose_image_is_named_without_a_digest_ends_at_its_first_step() -> None:
