@@ -38,6 +38,12 @@ INPUTS = "in"  # the folder of inputs that are waited for, beside it; a step see
 # A step that waits looks for this among its inputs (docker/steps/said.py).
 READY = ".ready"
 WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
+# What a process gives back glibc keeps, and gives it again when it asks for more; else large pieces go to the kernel and come
+# back page by page, each of them zeroed. No other C library looks at this.
+KEPT_BYTES = 4 << 30
+KEEPING_MEMORY = {
+    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
+}
 LOG_BYTES = 16 << 20
 LINE_BYTES = 4096  # of a longer line its end is told
 # The engine is asked how a step is doing at first after the one, in the end each other of these.
@@ -70,6 +76,7 @@ class Command:
         environment: on top of the image's own.
         surroundings: what should not matter; `invoke check` varies it.
         waits: it is started before its inputs below `/in` are all there.
+        idles: until they are, others get the processor first.
         yields: it leaves the processor to others that want it.
         tell: is given each line that it prints, as it comes; called by a thread that reads along.
     """
@@ -82,15 +89,23 @@ class Command:
     limits: Limits = field(default_factory=Limits)
     surroundings: Surroundings = field(default_factory=Surroundings)
     waits: bool = False
+    idles: bool = False
     yields: bool = False
     tell: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A step that ended well: its outputs, opened (regular files, all there), its log, its seconds."""
+    """A step that ended well: its outputs, opened (regular files, all there), its log, its seconds.
+
+    Args:
+        volume: the folder that the outputs lie in.
+        gone: all that the step may have started is gone: nobody writes there any more.
+    """
 
     outputs: Mapping[str, BinaryIO]
+    volume: Path
+    gone: bool
     log: Path
     seconds: float
 
@@ -187,7 +202,13 @@ class StepRun:
                 scratch=limits.scratch_bytes,
             )
         with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:
-            yield Finished(outputs=outputs, log=self._log, seconds=seconds)
+            yield Finished(
+                outputs=outputs,
+                volume=self._volume,
+                gone=self._engine.contains,
+                log=self._log,
+                seconds=seconds,
+            )
 
     def look_after(self) -> None:
         """Stop it if it does what it may not; whoever waits for it then is told."""

@@ -49,9 +49,9 @@ BUSY_SECONDS = 120
 LONG_SECONDS = 7200
 # What the engine keeps of a step's output itself, twice: bertir reads along, and keeps less.
 ENGINE_LOG = {"max-size": "64m", "max-file": "2"}
-# What a container gets of the processor when others want it too: one that waits for its inputs next to nothing.
+# What a container gets of the processor when others want it too: one that is started ahead beside others little.
 # What the engine gives by itself is 1024.
-WAITING_SHARES, YIELDING_SHARES, USUAL_SHARES = 2, 256, 1024
+IDLE_SHARES, YIELDING_SHARES, USUAL_SHARES = 64, 256, 1024
 # The fields of /info that say what an engine can limit, in the words for it.
 _CAN_LIMIT = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
 
@@ -116,6 +116,10 @@ class Engine:
     @property
     def limits_memory(self) -> bool:
         return True  # as far as it can (`not_limited`)
+
+    @property
+    def contains(self) -> bool:
+        return True
 
     @property
     def not_limited(self) -> tuple[str, ...]:
@@ -262,7 +266,7 @@ class Engine:
                     cap_drop=["ALL"],
                     detach=True,
                     cpuset_cpus=command.surroundings.cpus or None,
-                    cpu_shares=WAITING_SHARES if command.waits else _shares(command),
+                    cpu_shares=IDLE_SHARES if command.idles else _shares(command),
                     environment={
                         **command.environment,
                         **(WAIT if command.waits else {}),

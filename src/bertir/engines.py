@@ -79,6 +79,10 @@ class Engine(Protocol):
     def limits_memory(self) -> bool:
         """Whether a step is told to have a limit of memory (`Limits`)."""
 
+    @property
+    def contains(self) -> bool:
+        """Whether all that a step may have started is gone when it has ended."""
+
     def facts(self) -> EngineFacts: ...
 
     def begin(self, image: str, command: Command, scratch: Path) -> StepRun:

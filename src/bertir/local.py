@@ -69,6 +69,7 @@ class LocalEngine:
         self.folder = folder
         self.memory = 0
         self.limits_memory = False
+        self.contains = False
         self._interpreter = interpreter
         self._made: dict[str, _Made] = {}
         self._processes: dict[str, _Process] = {}

@@ -21,8 +21,9 @@ from bertir.store import Artifact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
-    from bertir.container import StepRun
+    from bertir.container import Finished, StepRun
     from bertir.container_step import ContainerStep
     from bertir.engines import Engine
     from bertir.progress import Progress
@@ -107,7 +108,7 @@ class Runner:
                     self._ahead[step.name] = self._start(step, image, waits=True)
 
     def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
-        from bertir.container import Command
+        from bertir.container import KEEPING_MEMORY, Command
 
         command = Command(
             name=step.name,
@@ -116,7 +117,9 @@ class Runner:
             outputs=step.outputs,
             surroundings=self._surroundings,
             waits=waits,
+            idles=waits and bool(self._started),  # the first of all is what everything waits for
             yields=step.yields,
+            environment=KEEPING_MEMORY if step.keeps_memory else {},
             tell=partial(self._progress.log, step.name),
         )
         with contextlib.ExitStack() as stack:
@@ -141,7 +144,7 @@ class Runner:
         beside = [run for run in self._started if run is not running.run]
         with running.run.finished(beside) as finished:
             files = {
-                name: self._store.add(read_chunks(file), what=f"{name} of {step.name}")
+                name: self._stored(finished, name, file, f"{name} of {step.name}")
                 for name, file in finished.outputs.items()
             }
             log = self._store.add_file(finished.log)
@@ -153,3 +156,9 @@ class Runner:
             "log": str(log.digest),
         }
         return Outcome(artifact=Artifact(files=files), facts=facts)
+
+    def _stored(self, finished: Finished, name: str, file: BinaryIO, what: str) -> Blob:
+        """Store an output: it is moved, if what wrote it can't write it any more."""
+        if finished.gone:
+            return self._store.take(finished.volume / name, file, what=what)
+        return self._store.add(read_chunks(file), what=what)

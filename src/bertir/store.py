@@ -49,7 +49,7 @@ from bertir.store_folder import IDENTITY, TAG, WORK, open_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
-
+    from typing import BinaryIO
 
 VIRTUALENVS = "virtualenvs"
 FOLDERS = ("objects", "records", "locks", "downloads", "tmp", "logs", VIRTUALENVS, HINTS)
@@ -268,14 +268,47 @@ class Store:
                     " otherwise ask whoever runs the mirror.",
                 )
             path.chmod(0o444)
-            target = self.path(sink.digest)
-            self._use(target)  # removes what is no file there
-            target.parent.mkdir(exist_ok=True, mode=0o755)  # whatever the umask
-            path.replace(target)
-            sync_folder(target.parent)
-            if sink.size >= LARGE_BYTES:
-                self._whole[target] = Mark.of(target.lstat())
-            return Blob(digest=sink.digest, size=sink.size)
+            return self._put(path, Blob(digest=sink.digest, size=sink.size))
+
+    def take(self, path: Path, file: BinaryIO, *, what: str) -> Blob:
+        """Move a file in, without copying it; `file` is open on it, and nobody else may be able to write it any more.
+
+        If it can't be made this user's own, it is copied.
+        """
+        from bertir.beside import beside
+
+        descriptor = file.fileno()
+        try:
+            os.fchown(descriptor, os.geteuid(), os.getegid())
+        except PermissionError:
+            return self.add(read_chunks(file), what=what)
+        with (
+            _as_store_error(self.root, f"store {what}", lambda: (0, False)),
+            self.temporary_folder() as folder,
+        ):
+            os.fchmod(descriptor, 0o444)
+            moved = path.rename(folder / "object")
+            status = os.fstat(descriptor)
+            if not os.path.samestat(status, moved.lstat()):
+                raise StoreError(f"{what} was another file when it was to be stored")
+            os.utime(descriptor)  # its last use
+            with beside(lambda _: os.fsync(descriptor)) as synced:
+                found = hashlib.sha256()
+                for chunk in read_chunks(file):
+                    found.update(chunk)
+                synced.result()
+            return self._put(moved, Blob(digest=Digest(found.hexdigest()), size=status.st_size))
+
+    def _put(self, path: Path, blob: Blob) -> Blob:
+        """Rename a file that is whole and on the disk to its place among the objects."""
+        target = self.path(blob.digest)
+        self._use(target)  # removes what is no file there
+        target.parent.mkdir(exist_ok=True, mode=0o755)  # whatever the umask
+        path.replace(target)
+        sync_folder(target.parent)
+        if blob.size >= LARGE_BYTES:
+            self._whole[target] = Mark.of(target.lstat())
+        return blob
 
     def add_bytes(self, data: bytes, *, expected: Digest | None = None, what: str = "content") -> Blob:
         present = self.find(Digest.of_bytes(data))
@@ -300,7 +333,7 @@ class Store:
         path = self.path(blob.digest)
         with self._present(blob, what):
             mark = Mark.of(path.lstat())
-            if not self._paranoid and self._whole.get(path) == mark:
+            if self._is_known(path, mark):
                 return path
             begun = time.time_ns()
             found = Digest.of_file(path)
@@ -309,6 +342,10 @@ class Store:
         if mark.size >= LARGE_BYTES and (mark.is_settled(begun) or self._used.get(path) == mark):
             self._whole[path] = mark
         return path
+
+    def _is_known(self, path: Path, mark: Mark) -> bool:
+        """Whether this process wrote or read an object itself, and it has the same times still."""
+        return not self._paranoid and self._whole.get(path) == mark
 
     @contextlib.contextmanager
     def linking(self, blobs: Iterable[Blob]) -> Iterator[None]:
@@ -353,17 +390,19 @@ class Store:
         return LostObjectError(f"{wrong}, and the damaged object was removed{details}", blob.digest)
 
     def read(self, blob: Blob, *, what: str) -> Iterator[bytes]:
-        """Stream an object, hashing it on the way.
+        """Stream an object, hashing it on the way, unless it is known to be whole (see `checked`).
 
         Raises:
             LostObjectError: at the end, if the bytes were not the right ones; the object is removed.
         """
-        found = hashlib.sha256()
-        with self._present(blob, what), self.path(blob.digest).open("rb") as file:
+        found, path = hashlib.sha256(), self.path(blob.digest)
+        with self._present(blob, what), path.open("rb") as file:
+            known = self._is_known(path, Mark.of(path.lstat()))
             for chunk in read_chunks(file):
-                found.update(chunk)
+                if not known:
+                    found.update(chunk)
                 yield chunk
-        if found.hexdigest() != blob.digest.hex:
+        if not known and found.hexdigest() != blob.digest.hex:
             raise self._other_bytes(blob, Digest(found.hexdigest()), what)
 
     def copy_out(self, blob: Blob, target: Path, *, what: str) -> None:

@@ -14,7 +14,7 @@ from damage import flip
 
 from bertir.builder import Builder
 from bertir.container_step import PENDING, ContainerStep
-from bertir.engine import Engine
+from bertir.engine import IDLE_SHARES, USUAL_SHARES, Engine
 from bertir.errors import EngineError, StepError
 from bertir.progress import SILENT
 from bertir.store import Blob, LostObjectError, Store
@@ -86,6 +86,17 @@ class Bench:
         try:
             found = client.containers.list(all=True, filters=self._label)
             return {str(container.labels["bertir.step"]): str(container.id) for container in found}
+        finally:
+            client.close()
+
+    def shares(self) -> dict[str, int]:
+        """Of each container, by step."""
+        client = docker.from_env()
+        try:
+            found = client.containers.list(all=True, filters=self._label)
+            return {
+                str(one.labels["bertir.step"]): int(one.attrs["HostConfig"]["CpuShares"]) for one in found
+            }
         finally:
             client.close()
 
@@ -181,6 +192,15 @@ def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench
     assert bench.there() == {}
     assert bench.builder.store.abandoned() == []
     assert not [path for path in (bench.builder.store.root / "tmp").iterdir() if path.is_dir()]
+
+
+def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_the_others_next_to_none(
+    bench: Bench,
+) -> None:
+    bench.builder.start_ahead([bench.step(name, PENDING) for name in ("first", "second")])
+    assert bench.shares() == {"first": USUAL_SHARES, "second": IDLE_SHARES}
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("third", PENDING)])
+    assert bench.shares() == {"second": IDLE_SHARES, "third": IDLE_SHARES}
 
 
 def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from bertir.digest import CHUNK_BYTES, Digest
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.hint import LARGE_BYTES
 from bertir.store import Artifact, Blob, Record, Store, StoreError
 from bertir.store_folder import default_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 KEY = Digest.of_bytes(b"key")
 
@@ -113,6 +115,94 @@ def test_a_killed_writer_leaves_no_object(store: Store) -> None:
     run = subprocess.run([sys.executable, "-c", program, str(store.root)], check=False)
     assert run.returncode == -9
     assert objects(store) == set()
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A file that a step left, and what bertir has opened of it."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"left by a step")
+    path.chmod(0o666)
+    os.utime(path, (0, 0))
+    with path.open("rb") as file:
+        yield path, file
+
+
+def test_what_is_taken_is_the_same_file_under_its_digest_read_only_and_used_now(
+    store: Store, left: tuple[Path, BinaryIO]
+) -> None:
+    before = left[0].stat().st_ino
+    blob = store.take(*left, what="model.bin")
+    assert blob == Blob(digest=Digest.of_bytes(b"left by a step"), size=14)
+    found = store.path(blob.digest).stat()
+    assert (found.st_ino, found.st_uid, found.st_mode & 0o7777) == (before, os.geteuid(), 0o444)
+    assert time.time() - found.st_mtime < 60
+    assert not left[0].exists()
+    assert in_progress(store) == []
+
+
+def test_what_cannot_be_made_this_users_own_is_copied(
+    store: Store, left: tuple[Path, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    before = left[0].stat().st_ino
+    blob = store.take(*left, what="model.bin")
+    path = store.path(blob.digest)
+    assert path.read_bytes() == left[0].read_bytes() == b"left by a step"
+    assert path.stat().st_ino != before
+    assert left[0].stat().st_mode & 0o777 == 0o666
+
+
+def test_another_file_in_the_place_of_what_is_taken_is_refused(
+    store: Store, left: tuple[Path, BinaryIO]
+) -> None:
+    left[0].unlink()
+    left[0].write_bytes(b"put there meanwhile")
+    with pytest.raises(StoreError, match=r"model\.bin was another file when it was to be stored"):
+        store.take(*left, what="model.bin")
+    assert objects(store) == set()
+    assert in_progress(store) == []
+
+
+def test_a_disk_that_fails_while_something_is_taken_is_said_and_nothing_is_stored(
+    store: Store, left: tuple[Path, BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match=r"could not store model\.bin in .*: Input/output error"):
+        store.take(*left, what="model.bin")
+    assert objects(store) == set()
+    assert in_progress(store) == []
+
+
+def test_an_object_that_this_process_wrote_is_copied_out_without_being_hashed_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = bytes(LARGE_BYTES)
+    blob = store.add_bytes(large)
+    # What would be told of damage is asked: other bytes of the same times, which only a disk can bring about.
+    path = store.path(blob.digest)
+    before = path.stat()
+    damaged = b"\1" + large[1:]
+    spoil(path, damaged)
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(StoreError, match="held other bytes for model"):  # its time of change tells of it
+        store.copy_out(blob, tmp_path / "damaged", what="model")
+    blob = store.add_bytes(large)
+
+    class Unwanted:
+        def update(self, chunk: bytes) -> None:
+            raise AssertionError(chunk)
+
+    monkeypatch.setattr("bertir.store.hashlib.sha256", Unwanted)
+    store.copy_out(blob, tmp_path / "whole", what="model")
+    assert (tmp_path / "whole").read_bytes() == large
 
 
 def test_has_wants_the_recorded_size(store: Store) -> None:
