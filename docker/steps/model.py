@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rounding import round_arrays, round_constants
 from said import fail, one_line
+from session import compare_tensors_as_objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,29 +22,29 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 INPUTS = ("input_ids", "input_mask", "segment_ids")
-ALIGNMENT = 64  # bytes; what Eigen asks for at most
 UNREADABLE = "--checkpoint takes the prefix of a whole TensorFlow checkpoint: PREFIX.index and PREFIX.data-00000-of-00001."
 
 
 class Model:
     """The graph of a head, whose variables are placeholders, and the checkpoint's tensors that they are fed with.
 
-    Of a constant or a variable TensorFlow would hold copies, of which a BERT-Large has 1.3 GB each.
+    It takes any number of rows, of any length. Of a constant or a variable TensorFlow would hold copies, of which a BERT-Large has 1.3 GB each.
     """
 
-    def __init__(self, *, source: Path, config: Path, checkpoint: Path, head: str, tokens: int) -> None:
+    def __init__(self, *, source: Path, config: Path, checkpoint: Path, head: str) -> None:
         import tensorflow.compat.v1 as tf
 
         self._reader = _opened(checkpoint)
-        self._file = checkpoint.name
+        self._checkpoint = checkpoint
         sys.path.insert(0, str(source))
         import modeling
         import run_classifier
 
+        compare_tensors_as_objects()
         # The older variables are read by one operation, whoever reads them.
         tf.disable_resource_variables()
         with tf.Graph().as_default() as graph:
-            columns = [tf.placeholder(tf.int32, [None, tokens], name) for name in INPUTS]
+            columns = [tf.placeholder(tf.int32, [None, None], name) for name in INPUTS]
             run_classifier.create_model(
                 modeling.BertConfig.from_json_file(str(config)),
                 False,  # is_training
@@ -59,13 +60,11 @@ class Model:
     def _labels(self) -> int:
         shape = self._reader.get_variable_to_shape_map().get("output_weights", ())
         if len(shape) != 2:  # noqa: PLR2004 - [labels, hidden size]
-            fail(f"the checkpoint {self._file} has no classifier.")
+            fail(f"the checkpoint {self._checkpoint.name} has no classifier.")
         return int(shape[0])
 
     def _read(self) -> dict[str, Vectors]:
         """Put a placeholder in each variable's place; give what it is fed with."""
-        import tensorflow.compat.v1 as tf
-
         shapes = self._reader.get_variable_to_shape_map()
         dtypes = self._reader.get_variable_to_dtype_map()
         variables = {}
@@ -81,23 +80,36 @@ class Model:
             elif (found := (dtypes[node.name].name, shapes[node.name])) != ("float32", wanted):
                 problems.append(f"misshapen: {node.name} is {found}, the graph takes float32 {wanted}")
         if problems:
-            fail(f"graph and checkpoint {self._file} do not hold the same variables.", *problems)
-        fed = {}
-        for name, node in variables.items():
+            fail(f"graph and checkpoint {self._checkpoint.name} do not hold the same variables.", *problems)
+        for node in variables.values():
             node.op = "Placeholder"
             for attribute in set(node.attr) - {"dtype", "shape"}:
                 del node.attr[attribute]
+        values = self._restored(list(variables))
+        return {f"{name}:0": value for name, value in zip(variables, values, strict=True)}
+
+    def _restored(self, names: list[str]) -> list[Vectors]:
+        """Read tensors by one operation: what a session gives is its own memory, and it is fed with that without a copy."""
+        import tensorflow.compat.v1 as tf
+
+        with tf.Graph().as_default() as graph:
+            tensors = tf.raw_ops.RestoreV2(
+                prefix=str(self._checkpoint),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                dtypes=[tf.float32] * len(names),
+            )
+        with tf.Session(graph=graph) as session:
             try:
-                fed[f"{name}:0"] = aligned(self._reader.get_tensor(name))
-            # TensorFlow's reader of a file that ends too early raises IndexError.
-            except (tf.errors.OpError, IndexError, ValueError) as error:
-                fail(f"the checkpoint {self._file} cannot be read: {one_line(error)}", UNREADABLE)
-        return fed
+                values: list[Vectors] = session.run(tensors)
+            except tf.errors.OpError as error:
+                fail(f"the checkpoint {self._checkpoint.name} cannot be read: {one_line(error)}", UNREADABLE)
+        return values
 
     def round(self) -> None:
         """Make it what it is with weights that fp16 holds."""
         round_constants(self.definition)
-        round_arrays(self.weights.values())
+        round_arrays(self.weights)
 
 
 def _opened(checkpoint: Path) -> Any:  # noqa: ANN401 - a CheckpointReader
@@ -107,14 +119,3 @@ def _opened(checkpoint: Path) -> Any:  # noqa: ANN401 - a CheckpointReader
         return tf.train.load_checkpoint(str(checkpoint))
     except (tf.errors.OpError, IndexError, ValueError) as error:
         fail(f"the checkpoint {checkpoint.name} cannot be read: {one_line(error)}", UNREADABLE)
-
-
-def aligned(values: Vectors) -> Vectors:
-    """A copy at an address that TensorFlow takes it from; of one at any other it makes a copy itself, at each run."""
-    import numpy as np
-
-    space = np.empty(values.nbytes + ALIGNMENT, np.uint8)
-    start = -space.ctypes.data % ALIGNMENT
-    copy: Vectors = space[start : start + values.nbytes].view(np.float32).reshape(values.shape)
-    copy[...] = values
-    return copy

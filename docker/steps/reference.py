@@ -4,6 +4,10 @@ Runs inside the container and writes one file of arrays (.npz), without OpenVINO
 part: the model is built from google-research/bert's source and fed with the checkpoint, or it is the published graph with its
 checkpoint restored. A refusal is exit status 1, one message on stderr whose lines start with `bertir-step: `, and no file.
 
+The model that is built takes any length, and is run on each row **without its padding**. A token that is masked gets a weight of
+exp(-10000), which float32 has as 0: what BERT says of a sentence doesn't depend on how much padding follows it, and the IR,
+which gets the padding, has to say the same. The published graph is run on the rows as they are: it may take no other length.
+
 For each length, `LENGTH/` before the names:
 
     columns     int32 [3, rows, tokens]: input ids, input mask, segment ids
@@ -56,6 +60,7 @@ class Side:
         inputs: names of the tensors of input ids, mask and segments.
         output: name of the head's operation.
         fed: weights that it is fed with, beside the rows.
+        any_length: whether it takes rows of any length.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Side:
     inputs: list[str]
     output: str
     fed: dict[str, Vectors] = field(default_factory=dict)
+    any_length: bool = False
 
     def run(self, columns: list[Ids]) -> Vectors:
         """The head's outputs.
@@ -91,6 +97,38 @@ def run_all(run: Run, columns: list[Ids], batch: int) -> Vectors:
     return np.concatenate([run([column[group] for column in columns]) for group in groups])
 
 
+def run_without_padding(run: Run, columns: list[Ids]) -> Vectors:
+    """The outputs of all rows, each run without its padding; those of like length together.
+
+    What is given for each token is 0 where a row has padding.
+    """
+    import numpy as np
+
+    _, mask, _ = columns
+    length = mask.shape[1]
+
+    def outputs(group: list[int]) -> Vectors:
+        longest = int(mask[group].sum(axis=1).max())
+        found = run([column[group, :longest] for column in columns])
+        if found.ndim == 2:  # noqa: PLR2004 - [rows, numbers]
+            return found
+        return np.pad(found * mask[group, :longest, None], ((0, 0), (0, length - longest), (0, 0)))
+
+    groups = alike(mask.sum(axis=1).tolist())
+    ordered: Vectors = np.concatenate([outputs(group) for group in groups])[
+        np.argsort(np.concatenate(groups))
+    ]
+    return ordered
+
+
+def alike(lengths: list[int]) -> list[list[int]]:
+    """The places of rows of which none is more than twice as long as another, `GROUP` at most."""
+    groups: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        groups.setdefault((length - 1).bit_length(), []).append(place)
+    return [group[at : at + GROUP] for group in groups.values() for at in range(0, len(group), GROUP)]
+
+
 def sides(arguments: argparse.Namespace) -> Iterator[Side]:
     """What runs the rows: with the weights as they are, and then rounded."""
     wanted = [("exact", False), ("outputs", True)] if arguments.rounded else [("outputs", False)]
@@ -107,7 +145,6 @@ def sides(arguments: argparse.Namespace) -> Iterator[Side]:
         config=arguments.config,
         checkpoint=arguments.checkpoint,
         head=arguments.head,
-        tokens=arguments.seq_len,
     )
     for name, rounded in wanted:
         if rounded:
@@ -118,6 +155,7 @@ def sides(arguments: argparse.Namespace) -> Iterator[Side]:
             inputs=[f"{name}:0" for name in INPUTS],
             output=model.output,
             fed=model.weights,
+            any_length=True,
         )
 
 
@@ -140,13 +178,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
                 columns = arrays[f"{length}/columns"]
                 if side.name == "exact":
                     columns = columns[:, paired[: columns.shape[1]]]
-                count = columns.shape[1]
-                group = arguments.batch if arguments.fixed_batch else min(GROUP, count)
                 try:
-                    arrays[f"{length}/{side.name}"] = run_all(side.run, list(columns), group)[:count]
+                    arrays[f"{length}/{side.name}"] = outputs_of(side, list(columns), arguments)
                 except Refused as error:
                     arrays[f"{length}/refused"] = np.array(str(error))
     return arrays
+
+
+def outputs_of(side: Side, columns: list[Ids], arguments: argparse.Namespace) -> Vectors:
+    """The head's outputs of all rows. Raises `Refused` as `Side.run`."""
+    if side.any_length:
+        return run_without_padding(side.run, columns)
+    rows = len(columns[0])
+    return run_all(side.run, columns, arguments.batch if arguments.fixed_batch else min(GROUP, rows))[:rows]
 
 
 def write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:

@@ -46,7 +46,7 @@ def lay_out(builder: Builder, model_name: str, folder: Path) -> None:
     if not isinstance(
         model.archive, GoogleZip
     ):  # Hugging Face's: to TensorFlow's format, with Google's names
-        checkpoint = builder.run(import_checkpoint(builder, checkpoint, source)).artifact
+        checkpoint = builder.run(import_checkpoint(builder, checkpoint, source.artifact)).artifact
     image = builder.load_image()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".lay-out-") as scratch:

@@ -29,7 +29,7 @@ REFERENCE = "reference.npz"
 IR = ("model.xml", "model.bin")
 
 
-def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> ContainerStep:
+def import_checkpoint(builder: Builder, model: Artifact, source: Artifact) -> ContainerStep:
     """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
     program, mounted = _program(builder, "import_checkpoint.py", "said.py")
     return ContainerStep(
@@ -42,16 +42,16 @@ def import_checkpoint(builder: Builder, model: Artifact, source: Realised) -> Co
             "--source=/in/source",
             "--output=/out",
         ),
-        inputs=mounted | _mounted("/in", model) | {"/in/source/modeling.py": source.artifact["modeling.py"]},
+        inputs=mounted | _mounted("/in", model) | {"/in/source/modeling.py": source["modeling.py"]},
         outputs=CHECKPOINT_FILES,
     )
 
 
 def freeze(
-    builder: Builder, request: Request, weights: Weights, source: Realised, checkpoint: Artifact
+    builder: Builder, request: Request, weights: Weights, source: Artifact, checkpoint: Artifact
 ) -> ContainerStep:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
-    program, mounted = _program(builder, "freeze.py", "said.py")
+    program, mounted = _program(builder, "freeze.py", "said.py", "session.py")
     dev = task_rows(builder, request.task_data)
     return ContainerStep(
         name="freeze",
@@ -72,7 +72,7 @@ def freeze(
         inputs=mounted
         | {"/in/task/dev.tsv": dev}
         | _mounted("/in/checkpoint", _without(checkpoint, META))
-        | _mounted("/in/source", source.artifact),
+        | _mounted("/in/source", source),
         outputs=(FROZEN,),
     )
 
@@ -91,6 +91,7 @@ def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) 
         ),
         inputs=mounted | _mounted("/in", frozen),
         outputs=IR,
+        keeps_memory=True,
     )
 
 
@@ -139,6 +140,7 @@ def convert_published(
         ),
         inputs=mounted | _mounted("/in", _tensors(checkpoint)),
         outputs=IR,
+        keeps_memory=True,
     )
 
 
@@ -156,7 +158,7 @@ def reference(
     request: Request,
     weights: Weights,
     *,
-    source: Realised,
+    source: Artifact,
     checkpoint: Artifact,
     graph: Graph,
 ) -> ContainerStep:
@@ -178,11 +180,11 @@ def reference(
             f"--inputs={','.join(graph.inputs)}",
             f"--output-node={graph.output}",
         )
-        inputs = {"/in/source/tokenization.py": source.artifact["tokenization.py"]}
+        inputs = {"/in/source/tokenization.py": source["tokenization.py"]}
         of_checkpoint = _tensors(checkpoint)
     else:
         subject = ("--config=/in/checkpoint/bert_config.json", f"--head={request.head}")
-        inputs = _mounted("/in/source", source.artifact)
+        inputs = _mounted("/in/source", source)
         of_checkpoint = _without(checkpoint, META)
     return ContainerStep(
         name="reference",
@@ -196,7 +198,7 @@ def reference(
             f"--batch={graph.batch or request.rows}",
             f"--seq-len={tokens}",
             *(("--fixed-batch",) if graph.batch else ()),
-            f"--try-lengths={_other_lengths(tokens, weights)}",
+            f"--try-lengths={_other_lengths(graph, tokens, weights)}",
             f"--lower-case={str(weights.lower_case).lower()}",
             *(("--rounded",) if request.precision == "fp16" else ()),
             f"--reference=/out/{REFERENCE}",
@@ -210,6 +212,7 @@ def reference(
         },
         outputs=(REFERENCE,),
         yields=True,
+        keeps_memory=True,
     )
 
 
@@ -228,7 +231,7 @@ def compare(
             f"--batch={graph.batch or request.rows}",
             f"--seq-len={tokens}",
             f"--try-batches={_commas(VERIFIED_BATCHES)}",
-            f"--try-lengths={_other_lengths(tokens, weights)}",
+            f"--try-lengths={_other_lengths(graph, tokens, weights)}",
             f"--head={request.head}",
             f"--inputs={','.join(graph.inputs)}",
             f"--output-node={graph.output}",
@@ -239,8 +242,10 @@ def compare(
     )
 
 
-def _other_lengths(tokens: int, weights: Weights) -> str:
-    """Give the lengths that are tried beside the one that was asked for: half and double, as far as they can be."""
+def _other_lengths(graph: Graph, tokens: int, weights: Weights) -> str:
+    """Give the lengths that are tried beside the first: half and double, as far as they can be; none of a graph of one length."""
+    if graph.sequence:
+        return ""
     lengths = {max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens}
     return _commas(sorted(lengths))
 

@@ -73,8 +73,8 @@ def tiny_build(builder: Builder, tiny_model: TinyModel) -> TinyBuild:
         for name, value in tiny_model.environment.items():
             patch.setenv(name, value)  # pip reads its configuration from the process
         files = fetch_model(builder, model)
-    checkpoint = builder.run(import_checkpoint(builder, files, source)).artifact
-    frozen = builder.run(freeze(builder, request, weights, source, checkpoint))
+    checkpoint = builder.run(import_checkpoint(builder, files, source.artifact)).artifact
+    frozen = builder.run(freeze(builder, request, weights, source.artifact, checkpoint))
     return TinyBuild(
         weights=weights,
         request=request,

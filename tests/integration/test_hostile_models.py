@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_refused_by_the_whole_step_of_either_recipe(
     short = damaged_checkpoint(builder, tiny_build, name, lambda data: data[: len(data) // 2])
     runs: list[Callable[[], Realised]] = [
         lambda: builder.run(
-            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, short)
+            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source.artifact, short)
         ),
         lambda: builder.run(examine(builder, Request(recipe="meta-graph"), short)),
     ]

@@ -88,7 +88,9 @@ def test_an_output_variable_absent_from_the_checkpoint_is_named_and_nothing_is_f
     broken = builder.run(step)
     checkpoint = Artifact(files=dict(tiny_build.checkpoint.files) | dict(broken.artifact.files))
     with pytest.raises(StepError) as caught:
-        builder.run(freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint))
+        builder.run(
+            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source.artifact, checkpoint)
+        )
     assert "missing: bert/pooler/dense/kernel" in str(caught.value)
     assert "bert/pooler/dense/bias" not in str(caught.value)
     assert caught.value.exit_status == 7
@@ -110,7 +112,7 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     tensors[tensor] = tensors[tensor] * np.float32(factor)
     contents = files(tensors)
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    checkpoint = builder.run(import_checkpoint(builder, stored, tiny_build.source)).artifact
+    checkpoint = builder.run(import_checkpoint(builder, stored, tiny_build.source.artifact)).artifact
     chain = tiny_build.chain(builder, request=request)
     frozen = builder.run(chain.freezing(checkpoint))
     other = builder.run(chain.converting(frozen.artifact))
@@ -134,7 +136,7 @@ def test_a_freeze_that_takes_other_weights_than_the_checkpoint_has_fails_parity(
         files=dict(tiny_build.source.artifact.files)
         | {name: builder.store.add_bytes(program.replace(given, lost).encode())}
     )
-    chain = replace(tiny_build.chain(builder), source=replace(tiny_build.source, artifact=other))
+    chain = replace(tiny_build.chain(builder), source=other)
     frozen = builder.run(chain.freezing(tiny_build.checkpoint)).artifact
     assert frozen != tiny_build.frozen.artifact
     ir = builder.run(chain.converting(frozen)).artifact
@@ -195,7 +197,7 @@ def test_a_frozen_graph_does_not_depend_on_the_rows_of_the_task_data(
     (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
     request = replace(tiny_build.request, task_data=str(tmp_path))
     other = builder.run(
-        freeze(builder, request, tiny_build.weights, tiny_build.source, tiny_build.checkpoint)
+        freeze(builder, request, tiny_build.weights, tiny_build.source.artifact, tiny_build.checkpoint)
     )
     assert other.derivation.key != tiny_build.frozen.derivation.key
     assert other.artifact == tiny_build.frozen.artifact

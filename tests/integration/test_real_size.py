@@ -56,7 +56,7 @@ def published_files(builder: Builder, tiny: TinyBuild) -> dict[str, bytes]:
         "vocab.txt": "".join(f"{word}\n" for word in words).encode(),
     }
     stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in given.items()})
-    imported = builder.run(import_checkpoint(builder, stored, tiny.source)).artifact
+    imported = builder.run(import_checkpoint(builder, stored, tiny.source.artifact)).artifact
     return {name: builder.store.path(blob.digest).read_bytes() for name, blob in imported.files.items()}
 
 

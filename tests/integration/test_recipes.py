@@ -151,7 +151,7 @@ def test_a_reshapable_ir_agrees_at_every_batch_and_says_that_its_tokens_are_fixe
     report = report_of(published.folder)
     assert (report["free_dimensions"], report["fixed_dimensions"]) == (["batch"], {"sequence": 128})
     assert shapes(report) == [(1, 128), (2, 128), (4, 128), (8, 128)]
-    assert {refusal["sequence"] for refusal in report["parity"]["refused"]} == {64, 160}
+    assert report["parity"]["refused"] == []  # a graph that was frozen for one length is tried at no other
     assert all(
         shape["max_abs_difference"] <= report["parity"]["threshold"] for shape in report["parity"]["shapes"]
     )
@@ -296,7 +296,7 @@ def test_a_graph_of_another_checkpoint_is_refused_with_all_that_does_not_fit(
     tensors = weights() | {"embeddings.position_embeddings.weight": np.zeros((32, HIDDEN), np.float32)}
     contents = files(tensors, config(max_position_embeddings=32))
     given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    other = builder.run(import_checkpoint(builder, given, tiny_build.source)).artifact
+    other = builder.run(import_checkpoint(builder, given, tiny_build.source.artifact)).artifact
     mixed = dict(tiny_build.checkpoint.files) | {"bert_model.ckpt.meta": other["bert_model.ckpt.meta"]}
     with pytest.raises(StepError) as caught:
         builder.run(examine(builder, Request(recipe="meta-graph"), Artifact(files=mixed)))
@@ -366,7 +366,7 @@ def test_a_variable_of_berts_that_the_graph_has_no_place_for_is_refused_by_both_
     checkpoint = with_variables(builder, tiny_build.checkpoint, *strange, slot)
     recipes: dict[str, Callable[[], object]] = {
         "reshapable": lambda: builder.run(
-            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+            freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source.artifact, checkpoint)
         ),
         "meta-graph": lambda: builder.run(examine(builder, Request(recipe="meta-graph"), checkpoint)),
     }
@@ -392,7 +392,7 @@ def test_what_training_and_other_heads_leave_in_a_checkpoint_changes_nothing(
         "output_weights",
     )
     frozen = builder.run(
-        freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source, checkpoint)
+        freeze(builder, tiny_build.request, tiny_build.weights, tiny_build.source.artifact, checkpoint)
     )
     assert not frozen.cached
     assert frozen.artifact == tiny_build.frozen.artifact
@@ -512,7 +512,7 @@ def imported(
 ) -> Artifact:
     contents = files(tensors, config(**changes))
     given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    return builder.run(import_checkpoint(builder, given, build.source)).artifact
+    return builder.run(import_checkpoint(builder, given, build.source.artifact)).artifact
 
 
 def test_layer_norms_under_their_names_of_old_are_the_same_checkpoint(

@@ -45,5 +45,8 @@ class TinyBuild:
     def chain(self, builder: Builder, request: Request | None = None) -> Chain:
         """The steps of a build of this model, as it is or as another request has it."""
         return Chain(
-            builder=builder, request=request or self.request, weights=self.weights, source=self.source
+            builder=builder,
+            request=request or self.request,
+            weights=self.weights,
+            source=self.source.artifact,
         )

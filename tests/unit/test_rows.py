@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
 
 STEPS = Path(__file__).parents[2] / "docker" / "steps"
 SENTENCES = (STEPS / "sentences.txt").read_text(encoding="utf-8").splitlines()
-PROGRAMS = ("rows", "verify", "arguments", "said")
+PROGRAMS = (
+    "rows",
+    "verify",
+    "reference",
+    "arguments",
+    "model",
+    "operations",
+    "published",
+    "rounding",
+    "said",
+    "session",
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +87,44 @@ def test_whatever_the_batches_are_every_row_is_run_in_one_and_each_is_as_large_a
     assert set(itertools.chain(*dealt.values())) == set(range(rows))
     assert all(len(dealt[other]) == other for other in run)
     assert len(dealt[batch]) >= min(batch, rows)
+
+
+LENGTHS = st.lists(st.integers(min_value=1, max_value=24), min_size=1, max_size=40)
+
+
+@given(lengths=LENGTHS)
+def test_rows_that_run_together_are_at_most_twice_as_long_as_one_another_and_no_more_than_sixteen(
+    programs: dict[str, ModuleType], lengths: list[int]
+) -> None:
+    groups = programs["reference"].alike(lengths)
+    assert sorted(itertools.chain(*groups)) == list(range(len(lengths)))
+    for group in groups:
+        some = [lengths[place] for place in group]
+        assert 0 < len(some) <= 16
+        assert max(some) <= 2 * min(some)
+
+
+@given(lengths=LENGTHS, by_token=st.booleans())
+def test_what_a_row_gives_without_its_padding_stands_in_its_place(
+    programs: dict[str, ModuleType], lengths: list[int], *, by_token: bool
+) -> None:
+    length = max(lengths) + 3
+    mask = (np.arange(length) < np.array(lengths)[:, None]).astype(np.int32)
+    ids = (1 + np.arange(len(lengths)))[:, None] * mask + 1000 * (1 - mask)
+    seen: list[int] = []
+
+    def run(columns: list[np.ndarray]) -> np.ndarray:
+        given_ids, given_mask, _ = columns
+        assert (
+            given_mask.sum(axis=1) * 2 > given_mask.shape[1] - 1
+        ).all()  # as little padding as there can be
+        seen.append(len(given_ids))
+        # The number of its sentence, which is said of padding too; or of the first token alone.
+        said = np.repeat(given_ids[:, :1, None], given_ids.shape[1], axis=1).astype(np.float32)
+        return said if by_token else said[:, 0]
+
+    found = programs["reference"].run_without_padding(run, [ids, mask, np.zeros_like(ids)])
+    numbers = (1 + np.arange(len(lengths), dtype=np.float32))[:, None]
+    expected = (numbers * mask)[:, :, None] if by_token else numbers
+    assert np.array_equal(found, expected)
+    assert sum(seen) == len(lengths)

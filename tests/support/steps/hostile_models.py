@@ -389,9 +389,7 @@ def publish_graph() -> str:
 def feed() -> str:
     """Do what reference.py does with a checkpoint from which the graph is made anew."""
     config = CHECKPOINT / "bert_config.json"
-    anew = model.Model(
-        source=Path("/in/source"), config=config, checkpoint=WORK / PREFIX, head="pooled", tokens=16
-    )
+    anew = model.Model(source=Path("/in/source"), config=config, checkpoint=WORK / PREFIX, head="pooled")
     found = {name.removesuffix(":0"): values.tobytes() for name, values in anew.weights.items()}
     return "right" if found and found.items() <= EXPECTED.items() else "wrong"
 
