@@ -4,8 +4,8 @@ Runs inside the container and writes one file of arrays (.npz), without OpenVINO
 part: the model is built from google-research/bert's source and fed with the checkpoint, or it is the published graph with its
 checkpoint restored. A refusal is exit status 1, one message on stderr whose lines start with `bertir-step: `, and no file.
 
-The model that is built takes any length, and is run on each row **without its padding**. A token that is masked gets a weight of
-exp(-10000), which float32 has as 0: what BERT says of a sentence doesn't depend on how much padding follows it, and the IR,
+The model that is built takes any length, and is run on the rows **without their padding**, but for what makes those of like length
+as long as the longest of them, which has none. A token that is masked gets a weight of exp(-10000), which float32 has as 0: what BERT says of a sentence doesn't depend on how much padding follows it, and the IR,
 which gets the padding, has to say the same. The published graph is run on the rows as they are: it may take no other length.
 
 For each length, `LENGTH/` before the names:
@@ -98,7 +98,7 @@ def run_all(run: Run, columns: list[Ids], batch: int) -> Vectors:
 
 
 def run_without_padding(run: Run, columns: list[Ids]) -> Vectors:
-    """The outputs of all rows, each run without its padding; those of like length together.
+    """The outputs of all rows, those of like length run together, no longer than the longest of them.
 
     What is given for each token is 0 where a row has padding.
     """
@@ -112,7 +112,9 @@ def run_without_padding(run: Run, columns: list[Ids]) -> Vectors:
         found = run([column[group, :longest] for column in columns])
         if found.ndim == 2:  # noqa: PLR2004 - [rows, numbers]
             return found
-        return np.pad(found * mask[group, :longest, None], ((0, 0), (0, length - longest), (0, 0)))
+        return np.pad(
+            found * mask[group, :longest, None].astype(found.dtype), ((0, 0), (0, length - longest), (0, 0))
+        )
 
     groups = alike(mask.sum(axis=1).tolist())
     ordered: Vectors = np.concatenate([outputs(group) for group in groups])[

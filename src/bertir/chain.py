@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bertir.weights import Weights
 
 
-def later(*names: str) -> Artifact:
+def _later(*names: str) -> Artifact:
     return Artifact(files=dict.fromkeys(names, PENDING))
 
 
@@ -32,7 +32,6 @@ class Chain:
 
     Args:
         weights: of a user's checkpoint that isn't in the store yet, what its files say without its digests.
-        source: the patched one; before it is patched, its names (`later`).
     """
 
     builder: Builder
@@ -72,14 +71,14 @@ class Chain:
     def first(self, kind: str, names: Iterable[str]) -> Iterator[ContainerStep]:
         """The first steps, while the checkpoint's files, of these names, are being stored."""
         if kind == HUGGING_FACE:
-            yield self.importing(later(*names))
+            yield self.importing(_later(*names))
         elif self.request.recipe != META_GRAPH:
-            yield from self._of_checkpoint(later(*names))
+            yield from self._of_checkpoint(_later(*names))
 
     def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
         if self.request.recipe != META_GRAPH:
-            yield from self._of_checkpoint(later(*CHECKPOINT_FILES))
+            yield from self._of_checkpoint(_later(*CHECKPOINT_FILES))
             yield from self.after_freeze()
 
     def _of_checkpoint(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
@@ -88,5 +87,5 @@ class Chain:
 
     def after_freeze(self) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""
-        yield self.converting(later(FROZEN))
-        yield self.comparing(self.graph, later(*IR), later(REFERENCE))
+        yield self.converting(_later(FROZEN))
+        yield self.comparing(self.graph, _later(*IR), _later(REFERENCE))

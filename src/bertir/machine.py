@@ -69,7 +69,7 @@ def look_around(environment: Mapping[str, str], work: Path, other_id: int) -> Ma
         if shutil.which(program) is None:
             missing[program] = f"there is no {program} on PATH"
     if root and "unshare" not in missing and not _may_unshare():
-        missing["unshare"] = "this container's root may not (it lacks CAP_SYS_ADMIN)"
+        missing["unshare"] = "root may not here (as where it lacks CAP_SYS_ADMIN)"
     if root and "setpriv" not in missing and (why := _out_of_reach(work, other_id)):
         missing["other-user"] = why
     return Machine(
@@ -106,7 +106,8 @@ def _socket_group(environment: Mapping[str, str]) -> int | None:
 
 def _may_unshare() -> bool:
     """Whether root may have a host name and mounts of its own, which an ordinary container's root may not."""
-    tried = ["unshare", "--uts", "--mount", "sh", "-c", "echo elsewhere.example > /proc/sys/kernel/hostname"]
+    attempt = "echo elsewhere.example > /proc/sys/kernel/hostname && mount --bind / /mnt"
+    tried = ["unshare", "--uts", "--mount", "sh", "-c", attempt]
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 

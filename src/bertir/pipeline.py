@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertir.chain import Chain, later
+from bertir.chain import Chain
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
@@ -101,8 +101,8 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
         builder.progress.say("checkpoint", local.case)
-        given, weights = _add(builder, request, pins, local)
         source = patch_source(builder, pins)
+        given, weights = _add(builder, request, source.artifact, local)
         kind = local.kind
     else:
         model = find_model(pins.models, request.model)
@@ -152,13 +152,15 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     )
 
 
-def _add(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint) -> tuple[Artifact, Weights]:
-    """Store a user's checkpoint. If it is a new one, the first step is started meanwhile, before its source is patched."""
+def _add(
+    builder: Builder, request: Request, source: Artifact, local: LocalCheckpoint
+) -> tuple[Artifact, Weights]:
+    """Store a user's checkpoint. If it is a new one, the first step is started meanwhile."""
     from bertir.local_checkpoint import add_checkpoint
 
     said = of_checkpoint(local, Artifact(files={}))
     require_length(said, request.tokens(said.max_positions))
-    chain = Chain(builder=builder, request=request, weights=said, source=later(*pins.source.patched))
+    chain = Chain(builder=builder, request=request, weights=said, source=source)
     given = add_checkpoint(
         builder.store, local, lambda: builder.start_ahead(chain.first(local.kind, local.files))
     )

@@ -141,7 +141,8 @@ def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None
 def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:
     """The steps that write much, the last of them the one whose outputs are published.
 
-    Each writes its outputs into a volume, from which they are copied into the store; so they are there twice for a time.
+    Each writes its outputs into a volume. Where they are copied into the store (by who isn't root, or without a container) they are there
+    twice for a time; that much is asked of all.
     """
     ir = weights // 2 if request.precision == "fp16" else weights
     works = []

@@ -40,12 +40,14 @@ class Running:
 
     Args:
         step: of one that was started ahead, some inputs are `PENDING`.
+        linked: its inputs, of which there may be links in its folder.
         started: when it had its inputs.
         ends: what ends it, whatever became of it.
     """
 
     step: ContainerStep
     run: StepRun
+    linked: list[Blob]
     started: datetime
     ends: contextlib.ExitStack
 
@@ -91,6 +93,7 @@ class Runner:
                 paths = self._checked(step.inputs)
                 # Of an engine that can't do this, or has ended it, the step is run as any other.
                 with contextlib.suppress(*AMISS):
+                    waiting.linked.extend(missing.values())
                     with self._store.linking(missing.values()):
                         waiting.run.give({path: paths[path] for path in missing})
                     stack.pop_all()
@@ -123,14 +126,15 @@ class Runner:
             tell=partial(self._progress.log, step.name),
         )
         with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(self._store.temporary_folder())
-            with self._store.linking(blob for blob in step.inputs.values() if blob is not PENDING):
+            scratch, linked = stack.enter_context(self._store.folder_of_links())
+            linked += [blob for blob in step.inputs.values() if blob is not PENDING]
+            with self._store.linking(linked):
                 run = stack.enter_context(self._engine().begin(image, command, scratch))
             self._started.append(run)
             stack.callback(self._started.remove, run)
             ends = stack.pop_all()
             self._stack.callback(ends.close)
-            return Running(step=step, run=run, started=datetime.now(UTC), ends=ends)
+            return Running(step=step, run=run, linked=linked, started=datetime.now(UTC), ends=ends)
 
     def _checked(self, inputs: Mapping[str, Blob]) -> dict[str, Path]:
         """Give where the inputs are that are there, once their bytes were read."""

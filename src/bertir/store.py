@@ -280,12 +280,9 @@ class Store:
         descriptor = file.fileno()
         try:
             os.fchown(descriptor, os.geteuid(), os.getegid())
-        except PermissionError:
+        except OSError:  # another's, or a file system that knows no owners
             return self.add(read_chunks(file), what=what)
-        with (
-            _as_store_error(self.root, f"store {what}", lambda: (0, False)),
-            self.temporary_folder() as folder,
-        ):
+        with _as_store_error(self.root, f"store {what}"), self.temporary_folder() as folder:
             os.fchmod(descriptor, 0o444)
             moved = path.rename(folder / "object")
             status = os.fstat(descriptor)
@@ -351,9 +348,31 @@ class Store:
     def linking(self, blobs: Iterable[Blob]) -> Iterator[None]:
         """Within it links to objects are made, which change nothing but their time of change: they needn't be read again."""
         paths = [self.path(blob.digest) for blob in blobs]
-        known = [path for path in paths if self._whole.get(path) == Mark.of(path.lstat())]
+        known = [path for path in paths if path in self._whole and self._whole[path] == self._mark(path)]
         yield
-        self._whole |= {path: Mark.of(path.lstat()) for path in known}
+        self._whole |= {path: mark for path in known if (mark := self._mark(path))}
+
+    @contextlib.contextmanager
+    def folder_of_links(self) -> Iterator[tuple[Path, list[Blob]]]:
+        """Like `temporary_folder`, for one that is given links to objects; whoever makes one adds it to the list.
+
+        When they are removed with the folder, that is no change of the objects either.
+        """
+        linked: list[Blob] = []
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self.temporary_folder())
+            try:
+                yield folder, linked
+            finally:
+                with self.linking(linked):
+                    stack.close()
+
+    @staticmethod
+    def _mark(path: Path) -> Mark | None:
+        try:
+            return Mark.of(path.lstat())
+        except OSError:
+            return None
 
     @contextlib.contextmanager
     def _present(self, blob: Blob, what: str) -> Iterator[None]:
@@ -397,11 +416,18 @@ class Store:
         """
         found, path = hashlib.sha256(), self.path(blob.digest)
         with self._present(blob, what), path.open("rb") as file:
-            known = self._is_known(path, Mark.of(path.lstat()))
+            mark = Mark.of(os.fstat(file.fileno()))
+            known = self._is_known(path, mark)
             for chunk in read_chunks(file):
                 if not known:
                     found.update(chunk)
                 yield chunk
+            # Another process may have used it meanwhile; or it was written.
+            if known and Mark.of(os.fstat(file.fileno())) != mark:
+                known = False
+                file.seek(0)
+                for chunk in read_chunks(file):
+                    found.update(chunk)
         if not known and found.hexdigest() != blob.digest.hex:
             raise self._other_bytes(blob, Digest(found.hexdigest()), what)
 

@@ -194,7 +194,7 @@ def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench
     assert not [path for path in (bench.builder.store.root / "tmp").iterdir() if path.is_dir()]
 
 
-def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_the_others_next_to_none(
+def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_the_others_little(
     bench: Bench,
 ) -> None:
     bench.builder.start_ahead([bench.step(name, PENDING) for name in ("first", "second")])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tiny_bert import TinyModel
 
     from bertir.builder import Builder
+    from bertir.chain import Chain
+    from bertir.parity import Parity
 
 pytestmark = pytest.mark.engine
 
@@ -123,27 +125,42 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     assert caught.value.exit_status == 8
 
 
+def with_other_source(builder: Builder, build: TinyBuild, name: str, given: str, other: str) -> Chain:
+    """The steps of a build by a source in which `other` stands in the place of `given`."""
+    program = builder.store.checked(build.source.artifact[name], what=name).read_text(encoding="utf-8")
+    assert program.count(given) == 1
+    changed = {name: builder.store.add_bytes(program.replace(given, other).encode())}
+    return replace(build.chain(builder), source=Artifact(files=dict(build.source.artifact.files) | changed))
+
+
+def parity_of(builder: Builder, build: TinyBuild, chain: Chain) -> Parity:
+    """Freeze, convert, compare and judge; the freeze must give another graph than it gives by the right source."""
+    frozen = builder.run(chain.freezing(build.checkpoint)).artifact
+    assert frozen != build.frozen.artifact
+    ir = builder.run(chain.converting(frozen)).artifact
+    expected = builder.run(chain.expecting(build.checkpoint, chain.graph)).artifact
+    report = builder.run(chain.comparing(chain.graph, ir, expected))
+    return judge(read(builder, report, "parity.json"), build.request)
+
+
 def test_a_freeze_that_takes_other_weights_than_the_checkpoint_has_fails_parity(
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
     """What is expected is computed from the checkpoint, so the freeze is verified as the conversion is."""
     given = "reader.get_tensor(node.name)"
     lost = f'{given} * (not node.name.endswith("layer_0/attention/self/query/bias"))'
-    name = "run_classifier.py"
-    program = builder.store.checked(tiny_build.source.artifact[name], what=name).read_text(encoding="utf-8")
-    assert program.count(given) == 1
-    other = Artifact(
-        files=dict(tiny_build.source.artifact.files)
-        | {name: builder.store.add_bytes(program.replace(given, lost).encode())}
-    )
-    chain = replace(tiny_build.chain(builder), source=other)
-    frozen = builder.run(chain.freezing(tiny_build.checkpoint)).artifact
-    assert frozen != tiny_build.frozen.artifact
-    ir = builder.run(chain.converting(frozen)).artifact
-    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph)).artifact
-    report = builder.run(chain.comparing(chain.graph, ir, expected))
+    chain = with_other_source(builder, tiny_build, "run_classifier.py", given, lost)
     with pytest.raises(ParityError, match="disagree"):
-        judge(read(builder, report, "parity.json"), tiny_build.request)
+        parity_of(builder, tiny_build, chain)
+
+
+def test_a_mask_that_masks_nothing_fails_parity_though_both_sides_have_it(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    """What is expected is computed without the padding, which the IR has to ignore."""
+    chain = with_other_source(builder, tiny_build, "modeling.py", "* -10000.0", "* -0.0")
+    with pytest.raises(ParityError, match="disagree"):
+        parity_of(builder, tiny_build, chain)
 
 
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:

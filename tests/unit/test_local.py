@@ -297,6 +297,9 @@ def test_a_runner_starts_ahead_of_inputs_and_ends_what_never_gets_them(bench: Be
     running = runner.start(whole, "image")
     with running.ends:
         outcome = runner.finish(running)
+        # It was copied, and not moved: what a step had started could write it still.
+        [left] = store.root.glob("tmp/*/out/told")
+        left.write_text("written later", encoding="utf-8")
     assert store.path(outcome.artifact["told"].digest).read_bytes() == b"late, known"
     assert outcome.facts["engine"]["name"] == "local"
     assert working_in(store.root) != []  # the other one waits

@@ -126,5 +126,6 @@ def test_what_a_row_gives_without_its_padding_stands_in_its_place(
     found = programs["reference"].run_without_padding(run, [ids, mask, np.zeros_like(ids)])
     numbers = (1 + np.arange(len(lengths), dtype=np.float32))[:, None]
     expected = (numbers * mask)[:, :, None] if by_token else numbers
+    assert found.dtype == np.float32
     assert np.array_equal(found, expected)
     assert sum(seen) == len(lengths)

@@ -141,11 +141,12 @@ def test_what_is_taken_is_the_same_file_under_its_digest_read_only_and_used_now(
     assert in_progress(store) == []
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EDQUOT])
 def test_what_cannot_be_made_this_users_own_is_copied(
-    store: Store, left: tuple[Path, BinaryIO], monkeypatch: pytest.MonkeyPatch
+    store: Store, left: tuple[Path, BinaryIO], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: int) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fchown", refuse)
     before = left[0].stat().st_ino
@@ -180,29 +181,61 @@ def test_a_disk_that_fails_while_something_is_taken_is_said_and_nothing_is_store
     assert in_progress(store) == []
 
 
+class Unwanted:
+    """In the place of sha256."""
+
+    def update(self, chunk: bytes) -> None:
+        message = f"{len(chunk)} bytes are hashed"
+        raise AssertionError(message)
+
+
 def test_an_object_that_this_process_wrote_is_copied_out_without_being_hashed_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = bytes(LARGE_BYTES)
     blob = store.add_bytes(large)
-    # What would be told of damage is asked: other bytes of the same times, which only a disk can bring about.
-    path = store.path(blob.digest)
-    before = path.stat()
-    damaged = b"\1" + large[1:]
-    spoil(path, damaged)
-    path.chmod(0o444)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(StoreError, match="held other bytes for model"):  # its time of change tells of it
-        store.copy_out(blob, tmp_path / "damaged", what="model")
-    blob = store.add_bytes(large)
-
-    class Unwanted:
-        def update(self, chunk: bytes) -> None:
-            raise AssertionError(chunk)
-
+    with store.folder_of_links() as (folder, linked):
+        linked.append(blob)
+        with store.linking([blob]):
+            os.link(store.path(blob.digest), folder / "link")
+    careful = Store(tmp_path / "careful", paranoid=True)
+    careful.add_bytes(large)
     monkeypatch.setattr("bertir.store.hashlib.sha256", Unwanted)
     store.copy_out(blob, tmp_path / "whole", what="model")
     assert (tmp_path / "whole").read_bytes() == large
+    with pytest.raises(AssertionError, match="bytes are hashed"):
+        careful.copy_out(blob, tmp_path / "hashed", what="model")
+
+
+def test_an_object_that_this_process_wrote_and_somebody_changed_is_not_copied_out(
+    store: Store, tmp_path: Path
+) -> None:
+    large = bytes(LARGE_BYTES)
+    blob = store.add_bytes(large)
+    path = store.path(blob.digest)
+    before = path.stat()
+    spoil(path, b"\1" + large[1:])
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # its time of change tells of it all the same
+    with pytest.raises(StoreError, match="held other bytes for model"):
+        store.copy_out(blob, tmp_path / "damaged", what="model")
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["used", "damaged"])
+def test_an_object_that_changes_while_it_is_read_is_read_once_more(store: Store, *, damaged: bool) -> None:
+    large = bytes(2 * LARGE_BYTES)
+    blob = store.add_bytes(large)
+    path = store.path(blob.digest)
+    chunks = store.read(blob, what="model")
+    next(chunks)
+    if damaged:
+        spoil(path, large[:-1] + b"\1")
+        with pytest.raises(StoreError, match="held other bytes for model"):
+            list(chunks)
+    else:
+        os.utime(path)  # by another process, for which it is used as well
+        assert b"".join(chunks) == large[CHUNK_BYTES:]
+        assert store.find(blob.digest) == blob
 
 
 def test_has_wants_the_recorded_size(store: Store) -> None:
