@@ -5,8 +5,9 @@ part: the model is built from google-research/bert's source and fed with the che
 checkpoint restored. A refusal is exit status 1, one message on stderr whose lines start with `bertir-step: `, and no file.
 
 The model that is built takes any length, and is run on the rows **without their padding**, but for what makes those of like length
-as long as the longest of them, which has none. A token that is masked gets a weight of exp(-10000), which float32 has as 0: what BERT says of a sentence doesn't depend on how much padding follows it, and the IR,
-which gets the padding, has to say the same. The published graph is run on the rows as they are: it may take no other length.
+as long as the longest of them, which has none. A token that is masked gets a weight of exp(-10000), which float32 has as 0: what
+BERT says of a sentence doesn't depend on how much padding follows it, and the IR, which gets the padding, has to say the same.
+The published graph is run on the rows as they are: it may take no other length.
 
 For each length, `LENGTH/` before the names:
 

@@ -120,7 +120,7 @@ def test_what_the_machine_lacks_is_said_with_the_reason() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="of another user's it is said that only root can")
-@pytest.mark.parametrize(("status", "said"), [(0, ""), (1, "this container's root may not")])
+@pytest.mark.parametrize(("status", "said"), [(0, ""), (1, "root may not here")])
 def test_root_of_an_ordinary_container_is_told_what_it_may_not_vary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
