@@ -100,12 +100,10 @@ class Finished:
 
     Args:
         volume: the folder that the outputs lie in.
-        gone: all that the step may have started is gone: nobody writes there any more.
     """
 
     outputs: Mapping[str, BinaryIO]
     volume: Path
-    gone: bool
     log: Path
     seconds: float
 
@@ -202,13 +200,7 @@ class StepRun:
                 scratch=limits.scratch_bytes,
             )
         with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:
-            yield Finished(
-                outputs=outputs,
-                volume=self._volume,
-                gone=self._engine.contains,
-                log=self._log,
-                seconds=seconds,
-            )
+            yield Finished(outputs=outputs, volume=self._volume, log=self._log, seconds=seconds)
 
     def look_after(self) -> None:
         """Stop it if it does what it may not; whoever waits for it then is told."""

@@ -163,6 +163,6 @@ class Runner:
 
     def _stored(self, finished: Finished, name: str, file: BinaryIO, what: str) -> Blob:
         """Store an output: it is moved, if what wrote it can't write it any more."""
-        if finished.gone:
+        if self._engine().contains:
             return self._store.take(finished.volume / name, file, what=what)
         return self._store.add(read_chunks(file), what=what)
