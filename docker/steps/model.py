@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rounding import round_arrays, round_constants
 from said import fail, one_line
-from session import compare_tensors_as_objects
+from session import compare_tensors_as_objects, imported, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ UNREADABLE = "--checkpoint takes the prefix of a whole TensorFlow checkpoint: PR
 
 
 class Model:
-    """The graph of a head, whose variables are placeholders, and the checkpoint's tensors that they are fed with.
+    """The graph of a head, in which the checkpoint's tensors are fed in the place of its variables.
 
     It takes any number of rows, of any length. Of a constant or a variable TensorFlow would hold copies, of which a BERT-Large has 1.3 GB each.
     """
@@ -41,9 +41,16 @@ class Model:
         import run_classifier
 
         compare_tensors_as_objects()
-        # The older variables are read by one operation, whoever reads them.
-        tf.disable_resource_variables()
-        with tf.Graph().as_default() as graph:
+        wanted: dict[str, list[int]] = {}
+
+        def placeholder(name: str, shape: Any, **_: object) -> Any:  # noqa: ANN401 - a Tensor
+            wanted[name] = tf.TensorShape(shape).as_list()
+            with tf.name_scope(None):  # a variable's name has no other before it
+                return tf.placeholder(tf.float32, shape, name)
+
+        self._graph = tf.Graph()
+        # A variable would come with operations that nobody runs, which fill it: a third of the time that the graph takes.
+        with self._graph.as_default(), tf.variable_scope("", custom_getter=placeholder):
             columns = [tf.placeholder(tf.int32, [None, None], name) for name in INPUTS]
             run_classifier.create_model(
                 modeling.BertConfig.from_json_file(str(config)),
@@ -54,8 +61,19 @@ class Model:
                 use_one_hot_embeddings=False,
             )
             self.output: str = run_classifier.output_node_of(head)
-            self.definition: Any = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [self.output])
-        self.weights = self._read()
+        self._definition = tf.graph_util.extract_sub_graph(self._graph.as_graph_def(), [self.output])
+        used = {node.name for node in self._definition.node}
+        self.weights = self._read({name: shape for name, shape in wanted.items() if name in used})
+
+    def session(self) -> Any:  # noqa: ANN401 - a Session
+        """Give what runs it; `weights` are to be fed beside the rows."""
+        return session_of(self._graph)
+
+    def round(self) -> None:
+        """Make it what it is with weights that fp16 holds."""
+        round_constants(self._definition)
+        round_arrays(self.weights)
+        self._graph = imported(self._definition)
 
     def _labels(self) -> int:
         shape = self._reader.get_variable_to_shape_map().get("output_weights", ())
@@ -63,30 +81,19 @@ class Model:
             fail(f"the checkpoint {self._checkpoint.name} has no classifier.")
         return int(shape[0])
 
-    def _read(self) -> dict[str, Vectors]:
-        """Put a placeholder in each variable's place; give what it is fed with."""
+    def _read(self, wanted: dict[str, list[int]]) -> dict[str, Vectors]:
+        """What the placeholders of these names and shapes are fed with."""
         shapes = self._reader.get_variable_to_shape_map()
         dtypes = self._reader.get_variable_to_dtype_map()
-        variables = {}
         problems = []
-        for node in self.definition.node:
-            node.attr.pop("_class", None)  # ties what reads a variable to it, and may name what isn't there
-            if node.op != "VariableV2":
-                continue
-            variables[node.name] = node
-            wanted = [dimension.size for dimension in node.attr["shape"].shape.dim]
-            if node.name not in shapes:
-                problems.append(f"missing: {node.name}")
-            elif (found := (dtypes[node.name].name, shapes[node.name])) != ("float32", wanted):
-                problems.append(f"misshapen: {node.name} is {found}, the graph takes float32 {wanted}")
+        for name, shape in wanted.items():
+            if name not in shapes:
+                problems.append(f"missing: {name}")
+            elif (found := (dtypes[name].name, shapes[name])) != ("float32", shape):
+                problems.append(f"misshapen: {name} is {found}, the graph takes float32 {shape}")
         if problems:
             fail(f"graph and checkpoint {self._checkpoint.name} do not hold the same variables.", *problems)
-        for node in variables.values():
-            node.op = "Placeholder"
-            for attribute in set(node.attr) - {"dtype", "shape"}:
-                del node.attr[attribute]
-        values = self._restored(list(variables))
-        return {f"{name}:0": value for name, value in zip(variables, values, strict=True)}
+        return {f"{name}:0": value for name, value in zip(wanted, self._restored(list(wanted)), strict=True)}
 
     def _restored(self, names: list[str]) -> list[Vectors]:
         """Read tensors by one operation: what a session gives is its own memory, and it is fed with that without a copy."""
@@ -105,11 +112,6 @@ class Model:
             except tf.errors.OpError as error:
                 fail(f"the checkpoint {self._checkpoint.name} cannot be read: {one_line(error)}", UNREADABLE)
         return values
-
-    def round(self) -> None:
-        """Make it what it is with weights that fp16 holds."""
-        round_constants(self.definition)
-        round_arrays(self.weights)
 
 
 def _opened(checkpoint: Path) -> Any:  # noqa: ANN401 - a CheckpointReader

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from operations import ADVICE, VARIABLES, read_meta, runnable
 from rounding import round_assigned, round_constants
 from said import fail, one_line
-from session import tensorflow_session
+from session import imported, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def restored_session(meta: Path, checkpoint: Path, names: list[str], output: str
     if rounded:
         round_constants(definition)
         round_assigned(definition)
-    session = tensorflow_session(definition)
+    session = session_of(imported(definition))
     try:
         session.run(saver.restore_op_name, {saver.filename_tensor_name: str(checkpoint)})
         if not rounded:

@@ -32,7 +32,6 @@ from published import restored_session
 from rows import SHORTEST, encode_all, load_tokenizer, read_sentences, texts
 from said import one_line
 from said import run as run_program
-from session import tensorflow_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,7 +153,7 @@ def sides(arguments: argparse.Namespace) -> Iterator[Side]:
             model.round()
         yield Side(
             name=name,
-            session=tensorflow_session(model.definition),
+            session=model.session(),
             inputs=[f"{name}:0" for name in INPUTS],
             output=model.output,
             fed=model.weights,

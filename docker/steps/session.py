@@ -20,7 +20,7 @@ def compare_tensors_as_objects() -> None:
     tf.disable_tensor_equality()
 
 
-def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Session
+def imported(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Graph
     import tensorflow.compat.v1 as tf
 
     with tf.Graph().as_default() as graph:
@@ -28,6 +28,12 @@ def tensorflow_session(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a 
             tf.import_graph_def(definition, name="")
         except ValueError as error:  # an operation of another TensorFlow
             fail(f"the graph cannot be imported: {one_line(error)}")
+    return graph
+
+
+def session_of(graph: Any) -> Any:  # noqa: ANN401 - a Graph; a Session
+    import tensorflow.compat.v1 as tf
+
     config = tf.ConfigProto(intra_op_parallelism_threads=THREADS, inter_op_parallelism_threads=1)
     # The graph as it is: no rewriting of TensorFlow's has a part, none of which mo's result has seen.
     config.graph_options.rewrite_options.disable_meta_optimizer = True
