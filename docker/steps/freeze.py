@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from said import run as run_program
-from session import compare_tensors_as_objects
+from session import as_in_tensorflow_1
 
 # Beside /step, where this program is, also where that isn't at the root.
 SCRIPT = Path(__file__).parents[1] / "in/source/run_classifier.py"
@@ -16,8 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "in/source/run_classifier.py"
 def main() -> None:
     sys.path.insert(0, str(SCRIPT.parent))
     sys.argv[0] = str(SCRIPT)
-    compare_tensors_as_objects()
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    as_in_tensorflow_1(runpy.run_path)(str(SCRIPT), run_name="__main__")
 
 
 if __name__ == "__main__":

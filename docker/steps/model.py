@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rounding import round_arrays, round_constants
 from said import fail, one_line
-from session import compare_tensors_as_objects, imported, session_of
+from session import as_in_tensorflow_1, imported, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,6 @@ class Model:
         import modeling
         import run_classifier
 
-        compare_tensors_as_objects()
         wanted: dict[str, list[int]] = {}
 
         def placeholder(name: str, shape: Any, **_: object) -> Any:  # noqa: ANN401 - a Tensor
@@ -52,7 +51,7 @@ class Model:
         # A variable would come with operations that nobody runs, which fill it: a third of the time that the graph takes.
         with self._graph.as_default(), tf.variable_scope("", custom_getter=placeholder):
             columns = [tf.placeholder(tf.int32, [None, None], name) for name in INPUTS]
-            run_classifier.create_model(
+            as_in_tensorflow_1(run_classifier.create_model)(
                 modeling.BertConfig.from_json_file(str(config)),
                 False,  # is_training
                 *columns,

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from said import fail, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
 
 THREADS = 2  # sums are split by threads: a fixed number keeps the figures the same on every machine
 
 
-def compare_tensors_as_objects() -> None:
-    """Let `==` of two tensors say whether they are one object, as in TensorFlow 1, for which google-research/bert is written.
+def as_in_tensorflow_1(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Give a function of google-research/bert's that runs as in TensorFlow 1, for which it is written; the graph is the same.
 
-    Since TensorFlow 2 it compares their values, and each look into a table of tensors has to find out first which of the
-    two is meant: a sixth of the time that it takes to build a BERT's graph. The graph is the same.
+    Since TensorFlow 2
+
+    - `==` of two tensors compares their values, and each look into a table of tensors has to find out first whether they or the
+      objects are meant: a sixth of the time that it takes to build a BERT's graph;
+    - AutoGraph rewrites the source of what Keras's layers and a data set's map call, for a Python `if` or `while` on a tensor
+      in it. There is none;
+    - it is told where a name was used that has a newer one. To find out, TensorFlow looks through every module that was
+      imported: a quarter of a second, for a line that nobody reads.
     """
     import tensorflow.compat.v1 as tf
+    from tensorflow.python.util import module_wrapper
 
     tf.disable_tensor_equality()
+    module_wrapper._PER_MODULE_WARNING_LIMIT = 0  # noqa: SLF001 - there is no other way to say it
+    unchanged: Callable[..., Result] = tf.autograph.experimental.do_not_convert(function)
+    return unchanged
 
 
 def imported(definition: Any) -> Any:  # noqa: ANN401 - a GraphDef; a Graph
