@@ -213,7 +213,8 @@ class StepRun:
         _kill(self._engine, self._container)
 
     def _end(self, beside: Sequence[StepRun]) -> End:
-        with self._running:
+        # A container that has ended has nothing left that runs (pid_namespaces(7)), and is removed when this run is closed.
+        with contextlib.nullcontext() if self._engine.contains else self._running:
             stopped = self._watched(beside)
             # It ends when the container has.
             self._reader.join(SECONDS_TO_END)

@@ -16,6 +16,7 @@ from bertir.container_step import PENDING
 from bertir.derivation import Outcome
 from bertir.digest import read_chunks
 from bertir.errors import EngineError, NoRoomError
+from bertir.interruption import held
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -69,10 +70,19 @@ class Runner:
         self._engine = engine
         self._ahead: dict[str, Running] = {}  # by name, until their inputs are there
         self._started: list[StepRun] = []
+        self._ended: list[contextlib.ExitStack] = []  # what is left of steps that ended well
         self._stack = contextlib.ExitStack()
+        self._stack.callback(self._clear_away)
 
     def close(self) -> None:
         self._stack.close()
+
+    def _clear_away(self) -> None:
+        """Remove what is left of steps that ended well."""
+        with contextlib.ExitStack() as stack:
+            for ends in self._ended:
+                stack.callback(ends.close)
+            self._ended.clear()
 
     def start(self, step: ContainerStep, image: str) -> Running:
         """Give a step that runs: one that was started ahead, and now has its inputs, or another.
@@ -143,7 +153,12 @@ class Runner:
         }
 
     def finish(self, running: Running) -> Outcome:
-        """Wait for a step's end, and store what it gave."""
+        """Wait for a step's end, and store what it gave.
+
+        Its container is removed while the next step is waited for: to do it at once takes a quarter of a second, in which
+        nothing runs.
+        """
+        self._clear_away()
         step = running.step
         beside = [run for run in self._started if run is not running.run]
         with running.run.finished(beside) as finished:
@@ -159,6 +174,8 @@ class Runner:
             "engine": self._engine().facts().to_json(),
             "log": str(log.digest),
         }
+        with held():  # one that is nowhere would be left
+            self._ended.append(running.ends.pop_all())
         return Outcome(artifact=Artifact(files=files), facts=facts)
 
     def _stored(self, finished: Finished, name: str, file: BinaryIO, what: str) -> Blob:

@@ -39,6 +39,8 @@ def main():
         sys.exit(3)
     if given == "sleep":
         time.sleep(600)
+    if given == "sleep a little":
+        time.sleep(2)
     try:
         open("/in/deep/er/given", "a")
         writable = True
@@ -80,20 +82,20 @@ class Bench:
         value: dict[str, Any] = json.loads(path.read_bytes())
         return value
 
-    def there(self) -> dict[str, str]:
-        """The ids of this store's containers that are there, by step."""
+    def there(self, *, ended: bool = False) -> dict[str, str]:
+        """The ids of this store's containers that run, by step; those that have ended as well, if wanted."""
         client = docker.from_env()
         try:
-            found = client.containers.list(all=True, filters=self._label)
+            found = client.containers.list(all=ended, filters=self._label)
             return {str(container.labels["bertir.step"]): str(container.id) for container in found}
         finally:
             client.close()
 
     def shares(self) -> dict[str, int]:
-        """Of each container, by step."""
+        """Of each container that runs, by step."""
         client = docker.from_env()
         try:
-            found = client.containers.list(all=True, filters=self._label)
+            found = client.containers.list(filters=self._label)
             return {
                 str(one.labels["bertir.step"]): int(one.attrs["HostConfig"]["CpuShares"]) for one in found
             }
@@ -189,7 +191,7 @@ def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench
         bench.builder.run(bench.step("first", given), ahead=ahead)
     assert bench.there().keys() == {"second", "third"}
     bench.builder.__exit__(None, None, None)
-    assert bench.there() == {}
+    assert bench.there(ended=True) == {}
     assert bench.builder.store.abandoned() == []
     assert not [path for path in (bench.builder.store.root / "tmp").iterdir() if path.is_dir()]
 
@@ -201,6 +203,33 @@ def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_th
     assert bench.shares() == {"first": USUAL_SHARES, "second": IDLE_SHARES}
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("third", PENDING)])
     assert bench.shares() == {"second": IDLE_SHARES, "third": IDLE_SHARES}
+
+
+def test_what_is_left_of_a_step_is_removed_once_the_next_one_runs_and_at_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody waits for it: while a container is removed nothing runs."""
+    remove = Engine.remove
+    ran: list[set[str]] = []
+
+    def watched(engine: Engine, name: str) -> None:
+        ran.append({step for step in bench.there() if step != "third"})
+        remove(engine, name)
+
+    monkeypatch.setattr(Engine, "remove", watched)
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("third", PENDING)])
+    assert bench.there(ended=True).keys() == {"first", "third"}
+    bench.builder.run(bench.step("second", b"sleep a little"))
+    assert ran == [{"second"}]
+    assert bench.there(ended=True).keys() == {"second", "third"}
+    bench.builder.__exit__(None, None, None)
+    assert bench.there(ended=True) == {}
+
+
+def test_a_step_that_fails_is_removed_before_its_failure_is_told(bench: Bench) -> None:
+    with pytest.raises(StepError):
+        bench.builder.run(bench.step("first", b"fail"))
+    assert bench.there(ended=True) == {}
 
 
 def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:
@@ -238,7 +267,7 @@ def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench
         bench.builder.run(bench.step("first", b"fail"), beside=[bench.step("beside", b"sleep")])
     assert bench.there().keys() == {"beside"}
     bench.builder.__exit__(None, None, None)
-    assert bench.there() == {}
+    assert bench.there(ended=True) == {}
     # Nor is its lock held any longer.
     assert list((bench.builder.store.root / "locks").iterdir()) == []
 
@@ -249,9 +278,11 @@ def test_an_engine_that_starts_no_other_container_beside_a_step_lets_the_step_en
 ) -> None:
     """One that has no room for more, say, or takes no `--cpu-shares`."""
     start = Engine.start
+    refused: list[str] = []
 
     def refusing(engine: Engine, container: str, step: str) -> None:
-        if step == "second" and bench.there().keys() > {"second"}:
+        if step == "second" and not refused:
+            refused.append(step)
             raise EngineError("no more containers")
         start(engine, container, step)
 
@@ -287,7 +318,7 @@ def test_an_interruption_while_one_is_removed_leaves_no_other(
     closing.append(True)
     with pytest.raises(KeyboardInterrupt):
         bench.builder.__exit__(None, None, None)
-    assert bench.there() == {}
+    assert bench.there(ended=True) == {}
     assert list((bench.builder.store.root / "locks").iterdir()) == []
 
 

@@ -272,13 +272,11 @@ def test_ten_builds_at_once_load_an_image_once(bench: Bench, tmp_path: Path) -> 
 
 def test_an_engine_that_can_limit_nothing_is_told_once_and_builds(bench: Bench, tmp_path: Path) -> None:
     said = io.StringIO()
-    with (
-        private_engine(only_cgroup_2=True) as limitless,
-        replace(bench, daemon=limitless).builder(tmp_path / "store", said) as opened,
-    ):
+    with private_engine(only_cgroup_2=True) as limitless:
         assert limitless.docker("info", "--format", "{{.CgroupVersion}}").stdout == "2\n"
-        first = opened.run(QUICK)
-        opened.run(program("open('/out/other', 'w').close()", "other"))
+        with replace(bench, daemon=limitless).builder(tmp_path / "store", said) as opened:
+            first = opened.run(QUICK)
+            opened.run(program("open('/out/other', 'w').close()", "other"))
         assert first.facts["engine"]["not_limited"] == "memory, swap, processes"
         assert limitless.containers() == []
     line = "steps run without such a limit: memory, swap, processes"
