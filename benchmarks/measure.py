@@ -98,12 +98,14 @@ class _Watch(threading.Thread):
     def __init__(self, pid: int, events: Events, label: str) -> None:
         super().__init__(daemon=True)
         self.peak = 0
+        self.host = 0  # the most that processes outside containers had
         self.seen: dict[str, _Watched] = {}
         self._pid, self._events, self._label = pid, events, label
         self._before = {one.id for one in events.of(label)}
         self._end = threading.Event()
 
     def run(self) -> None:
+        self._look()
         while not self._end.wait(PAUSE):
             self._look()
 
@@ -115,7 +117,8 @@ class _Watch(threading.Thread):
         for watched in running:
             watched.look()
         now, most = resident(descendants(self._pid), above=self.peak)
-        self.peak = max(self.peak, most, now + sum(watched.now for watched in running))
+        self.host = max(self.host, most, now)
+        self.peak = max(self.peak, self.host, now + sum(watched.now for watched in running))
 
     def end(self) -> None:
         self._end.set()
@@ -170,7 +173,8 @@ def run(
         host = Cost(
             seconds=seconds,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
-            peak=usage.ru_maxrss * 1024,
+            # Not what the kernel says at the end (ru_maxrss): it counts this process too, which began that one.
+            peak=watch.host or None,
             traffic=traffic,
         )
         each = sorted(watch.seen.values(), key=lambda one: one.started.begun)
