@@ -154,6 +154,17 @@ def test_a_freeze_that_takes_other_weights_than_the_checkpoint_has_fails_parity(
         parity_of(builder, tiny_build, chain)
 
 
+def test_what_is_written_from_where_it_was_read_to_has_the_bytes_that_protobuf_gives(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    """Of a tiny model protobuf writes every weight; here, none."""
+    given, other = "LARGE_BYTES = 1 << 20", "LARGE_BYTES = 1"
+    chain = with_other_source(builder, tiny_build, "run_classifier.py", given, other)
+    frozen = builder.run(chain.freezing(tiny_build.checkpoint))
+    assert not frozen.cached
+    assert frozen.artifact == tiny_build.frozen.artifact
+
+
 def test_a_mask_that_masks_nothing_fails_parity_though_both_sides_have_it(
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
