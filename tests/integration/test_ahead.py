@@ -242,7 +242,7 @@ def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:
 def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(bench: Bench) -> None:
     beside = bench.step("beside", b"two")
     bench.builder.run(bench.step("first", b"one"), beside=[beside])
-    assert bench.there().keys() == {"beside"}
+    assert bench.there(ended=True).keys() == {"beside", "first"}
     done = bench.builder.run(beside)
     assert not done.cached
     assert bench.told(done)["given"] == "two"

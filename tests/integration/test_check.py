@@ -156,12 +156,11 @@ def test_a_weight_that_is_left_random_is_caught_and_named(
 ) -> None:
     swapped = [
         Edit(
-            old="          tf.make_tensor_proto(reader.get_tensor(node.name)))\n",
-            new="          tf.make_tensor_proto(reader.get_tensor(node.name)))\n"
+            old='      part.node[0].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))\n',
+            new='      part.node[0].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))\n'
             f"      if node.name == '{RANDOM}':\n"
-            "        shape = reader.get_tensor(node.name).shape\n"
-            "        part.node[0].attr['value'].tensor.CopyFrom(\n"
-            "            tf.make_tensor_proto(np.random.normal(0, 0.02, shape).astype(np.float32)))\n",
+            "        random = np.random.normal(0, 0.02, values.shape).astype(np.float32)\n"
+            "        part.node[0].attr['value'].tensor.CopyFrom(tf.make_tensor_proto(random))\n",
         )
     ]
     add_patch(faulty, pristine, "run_classifier.py", swapped, tmp_path)

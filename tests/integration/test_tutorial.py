@@ -37,7 +37,7 @@ pytestmark = pytest.mark.engine
 
 PAGE = ROOT / "docs" / "tutorial.md"
 EXAMPLES = ROOT / "examples"
-LENGTH = 32
+LENGTH = 48
 # What tokenizers and tokenization.py might take for different things.
 HARD = (
     "Crème brûlée à l'Élysée, naïve façade",

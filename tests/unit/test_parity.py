@@ -120,6 +120,29 @@ def test_the_threshold_itself_passes_and_a_little_more_does_not(precision: str) 
     assert "Nothing was published" in raised.value.advice
 
 
+@pytest.mark.parametrize(
+    ("precision", "recipe", "advice"),
+    [
+        (
+            "fp16",
+            "reshapable",
+            "Try --precision fp32 and another --seq-len; if that fails too, please report",
+        ),
+        ("fp32", "reshapable", "Try another --seq-len; if that fails too, please report"),
+        ("fp16", "meta-graph", "Try --precision fp32; if that fails too, please report"),
+        ("fp32", "meta-graph", "Nothing was published. Please report the model."),
+    ],
+)
+def test_who_is_refused_is_told_to_try_what_was_not_tried(precision: str, recipe: str, advice: str) -> None:
+    request = asked(precision, recipe=recipe)
+    shapes: dict[str, Any] = {}
+    if recipe == "meta-graph":
+        shapes = {"free_dimensions": [], "fixed_dimensions": {}}
+    with pytest.raises(ParityError, match="disagree") as raised:
+        judge(report(max_abs_difference=1.0, **shapes), request)
+    assert advice in raised.value.advice
+
+
 def test_fp16_may_differ_by_rounding_and_by_nothing_else() -> None:
     exact = THRESHOLDS["pooled"]["fp32"]
     parity = judge(report(max_abs_difference=1e-3, max_abs_difference_rounded=exact), asked("fp16"))
