@@ -62,13 +62,14 @@ class Parity:
 
 
 def _other_ways(request: Request) -> str:
-    """Say what may do better. Another length: OpenVINO computes each by other code, which a processor may run wrongly."""
+    """Say what may do better. Another length: OpenVINO may run one wrongly (docs/decisions.md)."""
     ways = [
         *(["--precision fp32"] if request.precision == "fp16" else []),
         *(["another --seq-len"] if request.recipe != META_GRAPH else []),
     ]
-    tried = f" Try {' and '.join(ways)}; if that fails too, please report the model." if ways else ""
-    return f"Nothing was published.{tried or ' Please report the model.'}"
+    if not ways:
+        return "Nothing was published. Please report the model."
+    return f"Nothing was published. Try {' and '.join(ways)}; if that fails too, please report the model."
 
 
 def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
