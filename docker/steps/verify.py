@@ -408,11 +408,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     free["sequence"] = bool(lengths) and all(lengths)
     shapes = tried.shapes
     sized = rows.outputs[rows.columns[1] > 0] if arguments.head == "sequence" else rows.outputs
-    alone = ~rows.paired
     base = {"batch": batch, "sequence": length}
     return {
         "all_finite": all(shape["all_finite"] for shape in shapes),
-        "discrimination": discrimination(rows.columns[:, alone], rows.outputs[alone], arguments.head),
+        "discrimination": discrimination(rows.columns, rows.outputs, arguments.head),
         "fixed_dimensions": {name: size for name, size in base.items() if not free[name]},
         "free_dimensions": [name for name in free if free[name]],
         "inferred": tried.inferred,
