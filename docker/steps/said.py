@@ -53,23 +53,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def await_inputs(needed: Iterable[str]) -> None:
-    """Import what a program needs; then wait for its inputs, if it was started before they were there.
-
-    Args:
-        needed: modules.
-    """
-    for name in needed:
-        importlib.import_module(name)
+def await_inputs(*, some: bool = False) -> None:
+    """Wait for a program's inputs, if it was started before they were there; or for `some` of them: those that come first."""
     ready = os.environ.get("BERTIR_READY")
+    if not ready:
+        return
+    signs = [Path(ready), *([Path(f"{ready}-some")] if some else [])]
     until = time.monotonic() + MOST_SECONDS_TO_WAIT
-    while ready and not Path(ready).exists():
+    while not any(sign.exists() for sign in signs):
         if time.monotonic() > until:  # whoever started it is gone
             fail("no inputs came.")
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def run(main: Callable[[], None], *needed: str) -> NoReturn:
+def run(main: Callable[[], None], *needed: str, some: bool = False) -> NoReturn:
     """Run a program, and end the process.
 
     What was written is closed by then. To take down TensorFlow's graph or OpenVINO's model before the process goes would be
@@ -78,13 +75,14 @@ def run(main: Callable[[], None], *needed: str) -> NoReturn:
     Args:
         main: the program.
         needed: modules that it imports.
+        some: it begins with those of its inputs that come first, and calls `await_inputs` for the others.
     """
     # What these programs make they need to their end: to look for circles among a million objects of TensorFlow's, again and
     # again, is a sixth of the time that its import takes.
     gc.disable()
     status = 0
     try:
-        _run(main, needed)
+        _run(main, needed, some=some)
     except SystemExit as error:
         if isinstance(error.code, int | None):
             status = error.code or 0
@@ -96,10 +94,12 @@ def run(main: Callable[[], None], *needed: str) -> NoReturn:
     os._exit(status)
 
 
-def _run(main: Callable[[], None], needed: Iterable[str]) -> None:
+def _run(main: Callable[[], None], needed: Iterable[str], *, some: bool) -> None:
     """Run a program; what it didn't foresee is one message too, and the traceback is for the log."""
     try:
-        await_inputs(needed)
+        for name in needed:  # before it has anything to do
+            importlib.import_module(name)
+        await_inputs(some=some)
         main()
     except MemoryError:
         fail("there is not enough memory for what the files ask for.")

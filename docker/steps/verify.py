@@ -8,6 +8,7 @@ the figures against its thresholds. A refusal is exit status 1, one message on s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import zipfile
 from itertools import combinations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arguments import add_graph, numbers, positive
-from said import fail, one_line
+from said import await_inputs, fail, one_line
 from said import run as run_program
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Ir:
         self._path = path
         self._inputs = inputs
         self._outputs = {output, f"{output}:0"}
+        self._prepared: dict[tuple[int, int], Run] = {}
         try:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
@@ -107,12 +109,19 @@ class Ir:
             raise Refused(f"OpenVINO: of {batch} rows of inputs the output has {rows}")
         return model
 
+    def prepare(self, batch: int, length: int) -> None:
+        """Compile the model for a shape before there is anything to run; what is amiss is said when it is wanted."""
+        with contextlib.suppress(Refused):
+            self._prepared[batch, length] = self.compiled(batch, length)
+
     def compiled(self, batch: int, length: int) -> Run:
         """What runs the model in a shape; as much memory as it takes goes with it.
 
         Raises:
             Refused: see `reshaped`; or it can't be compiled. What is given raises it too.
         """
+        if run := self._prepared.pop((batch, length), None):
+            return run
         model = self.reshaped(batch, length)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
         try:
@@ -383,18 +392,22 @@ class Measurement:
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
-    reference = Reference(arguments.reference)
     ir = Ir(arguments.model, arguments.inputs, arguments.output_node)
     tried = Measurement(ir, arguments.head)
     batch, length = arguments.batch, arguments.seq_len
+    others = [other for other in arguments.try_batches if other != batch and tried.infer(other, length)]
+    # First the shape with all sizes known: OpenVINO then arranges the weights once for that and for a free batch.
+    ir.prepare(batch, length)
+    if others:
+        ir.prepare(FREE, length)
+    await_inputs()  # what TensorFlow gave may take longer than the IR
+    reference = Reference(arguments.reference)
     try:
         rows = reference.rows(length)
-        others = [other for other in arguments.try_batches if other != batch and tried.infer(other, length)]
         # A batch of more rows than there are isn't run.
         run = [other for other in others if other <= len(rows)]
         tried.inferred += [{"batch": other, "sequence": length} for other in others if other not in run]
         dealt = deal(len(rows), batch, run)
-        # First the shape with all sizes known: OpenVINO then arranges the weights once for that and for a free batch.
         tried.run(rows, dealt.pop(batch), batch)
         if lost := tried.others(rows, dealt):
             tried.run(rows, lost, batch)
@@ -456,4 +469,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "numpy", "openvino")
+    run_program(main, "numpy", "openvino", some=True)

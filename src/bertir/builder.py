@@ -292,6 +292,10 @@ class Builder:
             if image is not None:
                 self._runner.start_ahead(steps, image)
 
+    def give_ahead(self, steps: Iterable[ContainerStep]) -> None:
+        """Give steps that were started ahead those of their inputs that aren't `PENDING` any more: they may begin with them."""
+        self._runner.give_ahead(steps)
+
     def _run(
         self,
         step: ContainerStep,

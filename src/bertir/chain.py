@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from bertir.weights import Weights
 
 
-def _later(*names: str) -> Artifact:
+def later(*names: str) -> Artifact:
+    """Files of these names that aren't there yet."""
     return Artifact(files=dict.fromkeys(names, PENDING))
 
 
@@ -71,14 +72,14 @@ class Chain:
     def first(self, kind: str, names: Iterable[str]) -> Iterator[ContainerStep]:
         """The first steps, while the checkpoint's files, of these names, are being stored."""
         if kind == HUGGING_FACE:
-            yield self.importing(_later(*names))
+            yield self.importing(later(*names))
         elif self.request.recipe != META_GRAPH:
-            yield from self._of_checkpoint(_later(*names))
+            yield from self._of_checkpoint(later(*names))
 
     def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
         if self.request.recipe != META_GRAPH:
-            yield from self._of_checkpoint(_later(*CHECKPOINT_FILES))
+            yield from self._of_checkpoint(later(*CHECKPOINT_FILES))
             yield from self.after_freeze()
 
     def _of_checkpoint(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
@@ -87,5 +88,9 @@ class Chain:
 
     def after_freeze(self) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""
-        yield self.converting(_later(FROZEN))
-        yield self.comparing(self.graph, _later(*IR), _later(REFERENCE))
+        yield self.converting(later(FROZEN))
+        yield from self.after_convert(self.graph, later(*IR))
+
+    def after_convert(self, graph: Graph, ir: Artifact) -> Iterator[ContainerStep]:
+        """What begins with the IR, while TensorFlow computes still."""
+        yield self.comparing(graph, ir, later(REFERENCE))

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 VOLUME = "out"  # the output volume's folder, in the caller's own
 INPUTS = "in"  # the folder of inputs that are waited for, beside it; a step sees it as `WAITED`
-# A step that waits looks for this among its inputs (docker/steps/said.py).
-READY = ".ready"
+# A step that waits looks for the first among its inputs, or for the second if it can begin with some (docker/steps/said.py).
+READY, SOME = ".ready", ".ready-some"
 WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
 # What a process gives back glibc keeps, and gives it again when it asks for more; else large pieces go to the kernel and come
 # back page by page, each of them zeroed. No other C library looks at this.
@@ -163,6 +163,15 @@ class StepRun:
             self._reader.start()
             stack.callback(self._reader.end)
             yield stack
+
+    def give_some(self, inputs: Mapping[str, Path]) -> None:
+        """Give a command that waits some of the inputs that it lacks: it may begin with them, and has no more of the processor yet.
+
+        Raises:
+            OSError: they can't be laid out for it.
+        """
+        lay(inputs, WAITED, self._inputs)
+        (self._inputs / SOME).touch()
 
     def give(self, inputs: Mapping[str, Path]) -> None:
         """Give a command that waits the inputs that it lacks, and let it go on: its time begins now.

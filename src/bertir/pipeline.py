@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertir.chain import Chain
+from bertir.chain import Chain, later
 from bertir.derivation import Derivation, Outcome
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, SourceError
@@ -101,8 +101,8 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     """Realise every step. What comes back was seen to agree with TensorFlow."""
     if local:
         builder.progress.say("checkpoint", local.case)
+        given, weights = _add(builder, request, pins, local)
         source = patch_source(builder, pins)
-        given, weights = _add(builder, request, source.artifact, local)
         kind = local.kind
     else:
         model = find_model(pins.models, request.model)
@@ -133,6 +133,7 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         steps.append(freezing)
     # What TensorFlow says of the checkpoint is computed beside the freeze and the conversion: neither has a part in it.
     ir = builder.run(converting, beside=[expecting])
+    builder.give_ahead(chain.after_convert(graph, ir.artifact))
     expected = builder.run(expecting)
     compared = builder.run(chain.comparing(graph, ir.artifact, expected.artifact))
     parity = judge(read(builder, compared, "parity.json"), request, weights.layers)
@@ -152,15 +153,13 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     )
 
 
-def _add(
-    builder: Builder, request: Request, source: Artifact, local: LocalCheckpoint
-) -> tuple[Artifact, Weights]:
-    """Store a user's checkpoint. If it is a new one, the first step is started meanwhile."""
+def _add(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint) -> tuple[Artifact, Weights]:
+    """Store a user's checkpoint. If it is a new one, the first steps are started meanwhile."""
     from bertir.local_checkpoint import add_checkpoint
 
     said = of_checkpoint(local, Artifact(files={}))
     require_length(said, request.tokens(said.max_positions))
-    chain = Chain(builder=builder, request=request, weights=said, source=source)
+    chain = Chain(builder=builder, request=request, weights=said, source=later(*pins.source.patched))
     given = add_checkpoint(
         builder.store, local, lambda: builder.start_ahead(chain.first(local.kind, local.files))
     )

@@ -120,6 +120,35 @@ class Runner:
                 with contextlib.suppress(*AMISS):
                     self._ahead[step.name] = self._start(step, image, waits=True)
 
+    def give_ahead(self, steps: Iterable[ContainerStep]) -> None:
+        """Give steps that were started ahead those of their inputs that are there by now; some are `PENDING` still.
+
+        One that can't be given them is run as any other when it has all, and says then what is amiss.
+        """
+        if self._ahead:
+            for step in steps:
+                self._give_some(step)
+
+    def _give_some(self, step: ContainerStep) -> None:
+        waiting = self._ahead.get(step.name)
+        if waiting is None or not waiting.step.is_ahead_of(step):
+            return
+        there = {
+            path: blob
+            for path, blob in step.inputs.items()
+            if waiting.step.inputs[path] is PENDING and blob is not PENDING
+        }
+        del self._ahead[step.name]
+        with contextlib.ExitStack() as stack:
+            stack.callback(waiting.ends.close)
+            paths = self._checked(there)
+            with contextlib.suppress(*AMISS):
+                waiting.linked.extend(there.values())
+                with self._store.linking(there.values()):
+                    waiting.run.give_some(paths)
+                stack.pop_all()
+                self._ahead[step.name] = replace(waiting, step=step)
+
     def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
         from bertir.container import KEEPING_MEMORY, Command
 

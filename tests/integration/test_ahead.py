@@ -31,9 +31,14 @@ pytestmark = pytest.mark.engine
 PROGRAM = b"""
 import json, pathlib, sys, time
 sys.path.insert(0, "/step")
-from said import run
+from said import await_inputs, run
+
+some = "--some" in sys.argv
 
 def main():
+    if some:
+        print("begins with", [name for name in ("beside", "deep/er/given") if pathlib.Path("/in", name).exists()], flush=True)
+        await_inputs()
     given = pathlib.Path("/in/deep/er/given").read_text()
     if given == "fail":
         sys.exit(3)
@@ -50,7 +55,7 @@ def main():
     told = {"given": given, "files": files, "writable": writable}
     pathlib.Path("/out/told.json").write_text(json.dumps(told))
 
-run(main, "json")
+run(main, "json", some=some)
 """
 SEEN = {"files": ["/in/beside", "/in/deep/er/given"], "writable": False}
 
@@ -63,15 +68,18 @@ class Bench:
         self._begun = time.time()
         self._said = (ROOT / "docker/steps/said.py").read_bytes()
 
-    def step(self, name: str, given: bytes | Blob, beside: bytes = b"beside") -> ContainerStep:
+    def step(
+        self, name: str, given: bytes | Blob, beside: bytes | Blob = b"beside", *, some: bool = False
+    ) -> ContainerStep:
+        """`some`: it begins with some of its inputs, and says with which."""
         add = self.builder.store.add_bytes
         return ContainerStep(
             name=name,
-            arguments=("/usr/bin/python3", "/step/program.py"),
+            arguments=("/usr/bin/python3", "/step/program.py", *(["--some"] if some else [])),
             inputs={
                 "/step/program.py": add(PROGRAM),
                 "/step/said.py": add(self._said),
-                "/in/beside": add(beside),
+                "/in/beside": beside if isinstance(beside, Blob) else add(beside),
                 "/in/deep/er/given": given if isinstance(given, Blob) else add(given),
             },
             outputs=("told.json",),
@@ -88,6 +96,18 @@ class Bench:
         try:
             found = client.containers.list(all=ended, filters=self._label)
             return {str(container.labels["bertir.step"]): str(container.id) for container in found}
+        finally:
+            client.close()
+
+    def said(self, step: str) -> str:
+        """What the running container of a step has printed, once it has printed something."""
+        client = docker.from_env()
+        try:
+            container = client.containers.get(self.there()[step])
+            until = time.monotonic() + 30
+            while not (text := container.logs().decode()) and time.monotonic() < until:
+                time.sleep(0.05)
+            return text
         finally:
             client.close()
 
@@ -157,6 +177,48 @@ def test_a_step_that_was_started_ahead_sees_and_gives_what_it_does_otherwise(
     plain = opened("another")
     alone = plain.builder.run(plain.step("second", b"two"))
     assert (alone.derivation, alone.artifact) == (second.derivation, second.artifact)
+
+
+def test_a_step_that_was_started_ahead_begins_with_some_of_its_inputs_and_is_the_same(
+    bench: Bench, opened: Callable[[str], Bench]
+) -> None:
+    whole = bench.step("second", b"two", some=True)
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
+    bench.builder.give_ahead([bench.step("second", PENDING, some=True)])
+    assert bench.said("second") == "begins with ['beside']\n"
+    assert bench.shares() == {"second": IDLE_SHARES}  # until it has all, others get the processor first
+    second = bench.builder.run(whole)
+    assert bench.told(second) == {"given": "two"} | SEEN
+    assert bench.created() == ["first", "second"]
+    plain = opened("another")
+    alone = plain.builder.run(plain.step("second", b"two", some=True))
+    assert (alone.derivation, alone.artifact) == (second.derivation, second.artifact)
+
+
+def test_a_step_that_began_with_other_inputs_than_it_is_run_with_is_not_taken(bench: Bench) -> None:
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
+    bench.builder.give_ahead([bench.step("second", PENDING, b"something else", some=True)])
+    assert bench.said("second") == "begins with ['beside']\n"
+    second = bench.builder.run(bench.step("second", b"two", some=True))
+    assert bench.told(second) == {"given": "two"} | SEEN
+    assert bench.created() == ["first", "second", "second"]
+    assert bench.there() == {}
+
+
+def test_what_cannot_be_given_some_of_its_inputs_is_run_as_any_other(bench: Bench) -> None:
+    bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
+    [folder] = (bench.builder.store.root / "tmp").glob("*/in")
+    (folder / "beside").write_bytes(b"in its place")
+    bench.builder.give_ahead([bench.step("second", PENDING, some=True)])
+    assert bench.there() == {}
+    second = bench.builder.run(bench.step("second", b"two", some=True))
+    assert bench.told(second) == {"given": "two"} | SEEN
+
+
+def test_only_what_was_started_ahead_is_given_inputs(bench: Bench) -> None:
+    bench.builder.give_ahead([bench.step("second", PENDING, some=True)])
+    assert bench.created() == []
+    assert bench.told(bench.builder.run(bench.step("second", b"two", some=True)))["given"] == "two"
 
 
 def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(bench: Bench) -> None:
