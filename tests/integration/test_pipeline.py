@@ -17,7 +17,7 @@ from bertir.container_step import ContainerStep
 from bertir.errors import ParityError, StepError
 from bertir.parity import judge
 from bertir.report import Request
-from bertir.steps import freeze, import_checkpoint, read
+from bertir.steps import freeze, import_checkpoint, read, unfused
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -32,6 +32,20 @@ if TYPE_CHECKING:
     from bertir.parity import Parity
 
 pytestmark = pytest.mark.engine
+
+COUNT_FUSED = """
+import json, sys
+from pathlib import Path
+from verify import Ir
+
+def fused(unfused):
+    ir = Ir(Path("/in/model.xml"), [], "", unfused=unfused)
+    compiled = ir._core.compile_model(ir._model, "CPU", ir._settings)
+    return sum(str(op.get_rt_info()["layerType"].astype(str)) == "Subgraph" for op in compiled.get_runtime_model().get_ops())
+
+counts = {"fused": fused(False), "unfused": fused(True), "avx2": " avx2 " in Path("/proc/cpuinfo").read_text()}
+Path(sys.argv[1]).write_text(json.dumps(counts))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +186,44 @@ def test_a_mask_that_masks_nothing_fails_parity_though_both_sides_have_it(
     chain = with_other_source(builder, tiny_build, "modeling.py", "* -10000.0", "* -0.0")
     with pytest.raises(ParityError, match="disagree"):
         parity_of(builder, tiny_build, chain)
+
+
+def test_a_right_ir_is_right_without_fused_kernels_too(builder: Builder, tiny_build: TinyBuild) -> None:
+    chain = tiny_build.chain(builder)
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph)).artifact
+    comparing = chain.comparing(chain.graph, tiny_build.ir.artifact, expected)
+    reports = [
+        json.loads(read(builder, builder.run(step), "parity.json"))
+        for step in (comparing, unfused(comparing))
+    ]
+    for report in reports:
+        assert judge(json.dumps(report).encode(), tiny_build.request).max_abs_difference > 0
+    fused, other = reports
+    assert other.pop("processor")
+    assert "processor" not in fused
+    # All but the figures themselves.
+    assert other.keys() == fused.keys()
+    assert [(shape["batch"], shape["rows"]) for shape in other["shapes"]] == [
+        (shape["batch"], shape["rows"]) for shape in fused["shapes"]
+    ]
+
+
+def test_without_fused_kernels_there_are_none(builder: Builder, tiny_build: TinyBuild) -> None:
+    """As the plugin tells it of the model that it compiled; with them it has some, where the processor does AVX2."""
+    steps = {
+        f"/step/{name}": ROOT / "docker/steps" / name for name in ("verify.py", "arguments.py", "said.py")
+    }
+    step = ContainerStep(
+        name="count-fused",
+        arguments=("python3", "/step/count.py", "/out/counts.json"),
+        inputs={path: builder.store.add_bytes(file.read_bytes()) for path, file in steps.items()}
+        | {"/step/count.py": builder.store.add_bytes(COUNT_FUSED.encode())}
+        | {f"/in/{name}": blob for name, blob in tiny_build.ir.artifact.files.items()},
+        outputs=("counts.json",),
+    )
+    counts = json.loads(read(builder, builder.run(step), "counts.json"))
+    assert counts["unfused"] == 0
+    assert counts["fused"] > 0 or not counts["avx2"]
 
 
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:
