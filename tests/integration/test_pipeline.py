@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
+# In the place of convert.py's last line: the last 128 weights of the IR that `mo` gave become others.
+OTHER_WEIGHTS = """    status = mo(get_all_cli_parser(), None)
+    with open("/out/model.bin", "r+b") as weights:
+        weights.seek(-2 * 128, 2)
+        weights.write(b"\\x00\\x38" * 128)
+    sys.exit(status)
+"""
 COUNT_FUSED = """
 import json, sys
 from pathlib import Path
@@ -186,6 +193,31 @@ def test_a_mask_that_masks_nothing_fails_parity_though_both_sides_have_it(
     chain = with_other_source(builder, tiny_build, "modeling.py", "* -10000.0", "* -0.0")
     with pytest.raises(ParityError, match="disagree"):
         parity_of(builder, tiny_build, chain)
+
+
+def test_an_ir_that_is_wrong_is_said_to_be_wrong_without_fused_kernels_as_well(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    clone = copy_checkout(tmp_path / "clone", **checkout.environment)
+    converting = clone.root / "docker/steps/convert.py"
+    program = converting.read_text(encoding="utf-8")
+    given = "    sys.exit(mo(get_all_cli_parser(), None))\n"
+    assert program.count(given) == 1
+    converting.write_text(program.replace(given, OTHER_WEIGHTS), encoding="utf-8")
+    done = clone.invoke("build-ir", "--output", str(tmp_path / "dist"), "--format", "json")
+    assert done.status == 8, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert re.fullmatch(
+        r"TensorFlow and the IR disagree: max abs difference (\S+), allowed for fp16 weights 5\.0e-03\n"
+        r"  without OpenVINO's fused kernels \(SNIPPETS_MODE=DISABLE\): TensorFlow and the IR disagree:"
+        r" max abs difference \1, allowed for fp16 weights 5\.0e-03\n"
+        r"  so the IR itself is wrong, or the fault lies elsewhere",
+        error["message"],
+    ), error["message"]
+    assert "Try --precision fp32 and another --seq-len" in error["advice"]
+    ran = re.findall(r"\] (verify|unfused) +running in the container", done.stderr)
+    assert ran == ["verify", "unfused"]
+    assert not (tmp_path / "dist").exists()
 
 
 def test_a_right_ir_is_right_without_fused_kernels_too(builder: Builder, tiny_build: TinyBuild) -> None:
