@@ -62,12 +62,19 @@ def input_names(name: str) -> set[str]:
 
 
 class Ir:
-    """The IR on the CPU plugin in f32, which else takes bf16 where the host has it."""
+    """The IR on the CPU plugin in f32, which else takes bf16 where the host has it.
 
-    def __init__(self, path: Path, inputs: list[str], output: str) -> None:
+    Args:
+        unfused: without the kernels that the plugin makes of several operations, attention's among them.
+    """
+
+    def __init__(self, path: Path, inputs: list[str], output: str, *, unfused: bool = False) -> None:
         import openvino as ov
 
         self._core = ov.Core()
+        self._settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
+        if unfused:
+            self._settings["SNIPPETS_MODE"] = "DISABLE"
         self._path = path
         self._inputs = inputs
         self._outputs = {output, f"{output}:0"}
@@ -120,12 +127,11 @@ class Ir:
         Raises:
             Refused: see `reshaped`; or it can't be compiled. What is given raises it too.
         """
-        if run := self._prepared.pop((batch, length), None):
-            return run
+        if prepared := self._prepared.pop((batch, length), None):
+            return prepared
         model = self.reshaped(batch, length)
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
         try:
-            compiled = self._core.compile_model(model, "CPU", settings)
+            compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
             raise Refused(f"OpenVINO: {one_line(error)}") from error
         # By number: an inference that was given ports as keys keeps the compiled model for good.
@@ -392,7 +398,7 @@ class Measurement:
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     import numpy as np
 
-    ir = Ir(arguments.model, arguments.inputs, arguments.output_node)
+    ir = Ir(arguments.model, arguments.inputs, arguments.output_node, unfused=arguments.unfused)
     tried = Measurement(ir, arguments.head)
     batch, length = arguments.batch, arguments.seq_len
     others = [other for other in arguments.try_batches if other != batch and tried.infer(other, length)]
@@ -440,6 +446,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def processor() -> str:
+    """What runs the IR, by the name that the CPU plugin gives it."""
+    import openvino as ov
+
+    return str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
 def write_report(path: Path, report: dict[str, object]) -> None:
     text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False) + "\n"
     partial = path.with_name(f"{path.name}.partial")
@@ -461,9 +474,16 @@ def main() -> None:
     parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), required=True)
     add_graph(parser)
+    parser.add_argument(
+        "--unfused",
+        action="store_true",
+        help="without OpenVINO's fused kernels; the report names the processor too",
+    )
     parser.add_argument("--report", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     report = measure(arguments)
+    if arguments.unfused:
+        report["processor"] = processor()
     write_report(arguments.report, report)
     print(f"largest difference {report['max_abs_difference']}")
 

@@ -108,7 +108,16 @@ class VerificationError(BertirError):
 
 
 class ParityError(VerificationError):
-    """TensorFlow and the IR disagree by more than the threshold."""
+    """TensorFlow and the IR disagree by more than the threshold.
+
+    Args:
+        numbers: whether it is their numbers that disagree; else the comparison could not have told, or the IR has
+            another shape than its recipe promises.
+    """
+
+    def __init__(self, message: str, *, advice: str = "", numbers: bool = False) -> None:
+        super().__init__(message, advice=advice)
+        self.numbers = numbers
 
 
 class ReproducibilityError(VerificationError):

@@ -119,18 +119,20 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
         allowed[name] * scale * max(1.0, layers / LAYERS) for name in (request.precision, "fp32")
     )
     if not finite or not math.isfinite(difference) or not math.isfinite(rounded or 0.0):
-        raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite")
+        raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite", numbers=True)
     if not 0 <= difference <= threshold:  # so that a NaN fails too
         raise ParityError(
             f"TensorFlow and the IR disagree: max abs difference {difference:.2e},"
             f" allowed for {request.precision} weights {threshold:.1e}",
             advice=_other_ways(request),
+            numbers=True,
         )
     if rounded is not None and not 0 <= rounded <= exact:
         raise ParityError(
             f"TensorFlow and the IR disagree by more than rounding: with its weights rounded to fp16 as well,"
             f" max abs difference {rounded:.2e}, allowed {exact:.1e}",
             advice=_other_ways(request),
+            numbers=True,
         )
     if not discrimination >= DISCRIMINATION_FACTOR * exact:
         raise ParityError(

@@ -28,11 +28,11 @@ from bertir.materials import (
 from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
 from bertir.nearest import did_you_mean
 from bertir.page_step import page_of
-from bertir.parity import judge
 from bertir.preflight import require_room
 from bertir.provenance import provenance
 from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
+from bertir.second_opinion import judged
 from bertir.steps import LEAST_TOKENS, convert_published, examine, read
 from bertir.store import Artifact
 from bertir.task_data import MRPC, read_dev_tsv
@@ -135,8 +135,9 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     ir = builder.run(converting, beside=[expecting])
     builder.give_ahead(chain.after_convert(graph, ir.artifact))
     expected = builder.run(expecting)
-    compared = builder.run(chain.comparing(graph, ir.artifact, expected.artifact))
-    parity = judge(read(builder, compared, "parity.json"), request, weights.layers)
+    comparing = chain.comparing(graph, ir.artifact, expected.artifact)
+    compared = builder.run(comparing)
+    parity = judged(builder, comparing, compared, request, weights.layers)
 
     return Build(
         request=request,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bertir.container_step import ContainerStep
@@ -240,6 +241,11 @@ def compare(
         inputs=mounted | _mounted("/in", expected) | _mounted("/in", ir),
         outputs=("parity.json",),
     )
+
+
+def unfused(comparing: ContainerStep) -> ContainerStep:
+    """Compare once more, without the kernels that OpenVINO fuses; the report then names the processor."""
+    return replace(comparing, name="unfused", arguments=(*comparing.arguments, "--unfused"))
 
 
 def _other_lengths(graph: Graph, tokens: int, weights: Weights) -> str:

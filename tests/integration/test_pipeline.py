@@ -17,7 +17,7 @@ from bertir.container_step import ContainerStep
 from bertir.errors import ParityError, StepError
 from bertir.parity import judge
 from bertir.report import Request
-from bertir.steps import freeze, import_checkpoint, read
+from bertir.steps import freeze, import_checkpoint, read, unfused
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -32,6 +32,27 @@ if TYPE_CHECKING:
     from bertir.parity import Parity
 
 pytestmark = pytest.mark.engine
+
+# In the place of convert.py's last line: the last 128 weights of the IR that `mo` gave become others.
+OTHER_WEIGHTS = """    status = mo(get_all_cli_parser(), None)
+    with open("/out/model.bin", "r+b") as weights:
+        weights.seek(-2 * 128, 2)
+        weights.write(b"\\x00\\x38" * 128)
+    sys.exit(status)
+"""
+COUNT_FUSED = """
+import json, sys
+from pathlib import Path
+from verify import Ir
+
+def fused(unfused):
+    ir = Ir(Path("/in/model.xml"), [], "", unfused=unfused)
+    compiled = ir._core.compile_model(ir._model, "CPU", ir._settings)
+    return sum(str(op.get_rt_info()["layerType"].astype(str)) == "Subgraph" for op in compiled.get_runtime_model().get_ops())
+
+counts = {"fused": fused(False), "unfused": fused(True), "avx2": " avx2 " in Path("/proc/cpuinfo").read_text()}
+Path(sys.argv[1]).write_text(json.dumps(counts))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +193,69 @@ def test_a_mask_that_masks_nothing_fails_parity_though_both_sides_have_it(
     chain = with_other_source(builder, tiny_build, "modeling.py", "* -10000.0", "* -0.0")
     with pytest.raises(ParityError, match="disagree"):
         parity_of(builder, tiny_build, chain)
+
+
+def test_an_ir_that_is_wrong_is_said_to_be_wrong_without_fused_kernels_as_well(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    clone = copy_checkout(tmp_path / "clone", **checkout.environment)
+    converting = clone.root / "docker/steps/convert.py"
+    program = converting.read_text(encoding="utf-8")
+    given = "    sys.exit(mo(get_all_cli_parser(), None))\n"
+    assert program.count(given) == 1
+    converting.write_text(program.replace(given, OTHER_WEIGHTS), encoding="utf-8")
+    done = clone.invoke("build-ir", "--output", str(tmp_path / "dist"), "--format", "json")
+    assert done.status == 8, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert re.fullmatch(
+        r"TensorFlow and the IR disagree: max abs difference (\S+), allowed for fp16 weights 5\.0e-03\n"
+        r"  without OpenVINO's fused kernels \(SNIPPETS_MODE=DISABLE\): TensorFlow and the IR disagree:"
+        r" max abs difference \1, allowed for fp16 weights 5\.0e-03\n"
+        r"  so the IR itself is wrong, or the fault lies elsewhere",
+        error["message"],
+    ), error["message"]
+    assert "Try --precision fp32 and another --seq-len" in error["advice"]
+    ran = re.findall(r"\] (verify|unfused) +running in the container", done.stderr)
+    assert ran == ["verify", "unfused"]
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_right_ir_is_right_without_fused_kernels_too(builder: Builder, tiny_build: TinyBuild) -> None:
+    chain = tiny_build.chain(builder)
+    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph)).artifact
+    comparing = chain.comparing(chain.graph, tiny_build.ir.artifact, expected)
+    reports = [
+        json.loads(read(builder, builder.run(step), "parity.json"))
+        for step in (comparing, unfused(comparing))
+    ]
+    for report in reports:
+        assert judge(json.dumps(report).encode(), tiny_build.request).max_abs_difference > 0
+    fused, other = reports
+    assert other.pop("processor")
+    assert "processor" not in fused
+    # All but the figures themselves.
+    assert other.keys() == fused.keys()
+    assert [(shape["batch"], shape["rows"]) for shape in other["shapes"]] == [
+        (shape["batch"], shape["rows"]) for shape in fused["shapes"]
+    ]
+
+
+def test_without_fused_kernels_there_are_none(builder: Builder, tiny_build: TinyBuild) -> None:
+    """As the plugin tells it of the model that it compiled; with them it has some, where the processor does AVX2."""
+    steps = {
+        f"/step/{name}": ROOT / "docker/steps" / name for name in ("verify.py", "arguments.py", "said.py")
+    }
+    step = ContainerStep(
+        name="count-fused",
+        arguments=("python3", "/step/count.py", "/out/counts.json"),
+        inputs={path: builder.store.add_bytes(file.read_bytes()) for path, file in steps.items()}
+        | {"/step/count.py": builder.store.add_bytes(COUNT_FUSED.encode())}
+        | {f"/in/{name}": blob for name, blob in tiny_build.ir.artifact.files.items()},
+        outputs=("counts.json",),
+    )
+    counts = json.loads(read(builder, builder.run(step), "counts.json"))
+    assert counts["unfused"] == 0
+    assert counts["fused"] > 0 or not counts["avx2"]
 
 
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:
