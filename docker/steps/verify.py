@@ -197,8 +197,10 @@ def compare(expected: Vectors, found: Vectors, head: str) -> dict[str, float | N
     }
 
 
-def discrimination(columns: Ids, outputs: Vectors, head: str) -> float | None:
+def discrimination(rows: Rows, head: str) -> float | None:
     """How far apart the outputs of two rows are that differ in their ids: max-abs, the smallest of all pairs.
+
+    Only of two rows of one kind, as a model that reads nothing but segment ids tells a sentence from two of them.
 
     Near 0, the model says the same whatever it reads, and equality with its IR means nothing. None if a
     small vocabulary left no two different rows. Of a classifier the largest: of a few numbers a row, two rows
@@ -206,6 +208,7 @@ def discrimination(columns: Ids, outputs: Vectors, head: str) -> float | None:
     """
     import numpy as np
 
+    columns, outputs = rows.columns, rows.outputs
     ids = np.concatenate(list(columns), axis=1)
 
     def distance(i: int, j: int) -> np.floating[Any]:
@@ -215,7 +218,11 @@ def discrimination(columns: Ids, outputs: Vectors, head: str) -> float | None:
         greatest: np.floating[Any] = np.abs(one - other).max()
         return greatest
 
-    distances = [distance(i, j) for i, j in combinations(range(len(ids)), 2) if (ids[i] != ids[j]).any()]
+    distances = [
+        distance(i, j)
+        for i, j in combinations(range(len(ids)), 2)
+        if rows.paired[i] == rows.paired[j] and (ids[i] != ids[j]).any()
+    ]
     if not distances:
         return None
     return figure(np.max(distances) if head == "classifier" else np.min(distances))
@@ -430,7 +437,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     base = {"batch": batch, "sequence": length}
     return {
         "all_finite": all(shape["all_finite"] for shape in shapes),
-        "discrimination": discrimination(rows.columns, rows.outputs, arguments.head),
+        "discrimination": discrimination(rows, arguments.head),
         "fixed_dimensions": {name: size for name, size in base.items() if not free[name]},
         "free_dimensions": [name for name in free if free[name]],
         "inferred": tried.inferred,
