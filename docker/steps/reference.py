@@ -16,7 +16,9 @@ For each length, `LENGTH/` before the names:
     exact       with --rounded: the same by the weights as they are, of the rows in which two sentences are paired
     refused     in place of outputs: why TensorFlow can't be run at this length
 
-and beside them `paired`, bool [rows], which rows hold two sentences, and `sentences`, how many there were.
+and beside them `paired`, bool [rows], which rows hold two sentences, and `sentences`, how many there were. Of the length that is
+asked for there is one row more, the last, which isn't in `paired` and isn't compared with the IR: the twin of row `twin`, an
+int, with other words (rows.py's `with_other_words`), by which it is seen whether the model reads any.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from arguments import numbers, positive
 from model import INPUTS, Model
 from published import restored_session
-from rows import SHORTEST, encode_all, load_tokenizer, read_sentences, texts
+from rows import SHORTEST, encode_all, load_tokenizer, read_sentences, texts, with_other_words
 from said import one_line
 from said import run as run_program
 
@@ -174,12 +176,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
         # Of another length two rows are enough: see verify.py's `measure`.
         some = rows if length == arguments.seq_len else rows[: max(2, arguments.batch)]
         arrays[f"{length}/columns"] = encode_all(tokenizer, some, length)
+    asked = arrays[f"{arguments.seq_len}/columns"]
+    if found := with_other_words(tokenizer, asked):
+        row, twin = found
+        arrays["twin"] = np.array(row)
+        arrays[f"{arguments.seq_len}/columns"] = np.concatenate([asked, twin], axis=1)
     for side in sides(arguments):
         with side.session:
             for length in (arguments.seq_len, *arguments.try_lengths):
                 columns = arrays[f"{length}/columns"]
                 if side.name == "exact":
-                    columns = columns[:, paired[: columns.shape[1]]]
+                    compared = columns[:, : len(paired)]
+                    columns = compared[:, paired[: compared.shape[1]]]
                 try:
                     arrays[f"{length}/{side.name}"] = outputs_of(side, list(columns), arguments)
                 except Refused as error:

@@ -96,3 +96,28 @@ def encode_all(tokenizer: Any, rows: list[tuple[str, str | None]], length: int) 
 
     encoded = [encode(tokenizer, first, second, length) for first, second in rows]
     return np.stack([np.stack(column) for column in zip(*encoded, strict=True)])
+
+
+def with_other_words(tokenizer: Any, columns: Ids) -> tuple[int, Ids] | None:  # noqa: ANN401
+    """A row of `columns`, [3, rows, tokens], and its twin, [3, 1, tokens]: the same, but for its words.
+
+    A model that gives the same for both reads no words: there is nothing else that it could tell them apart by. Of the rows
+    that hold words it is the shortest, as the twin is run too, and its words are those of the row that it differs most
+    from, repeated if they are too few. None if a small vocabulary left no two rows with different ones.
+    """
+    import numpy as np
+
+    ids, mask, _ = columns
+    special = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+    places = (mask == 1) & ~np.isin(ids, special)
+    for row in np.argsort(mask.sum(axis=1), kind="stable"):
+        own = ids[row, places[row]]
+        others = [
+            np.resize(ids[other, places[other]], len(own)) for other in range(len(ids)) if places[other].any()
+        ]
+        words = max(others, key=lambda words: np.count_nonzero(words != own), default=own)
+        if (words != own).any():
+            twin: Ids = columns[:, [row]].copy()
+            twin[0, 0, places[row]] = words
+            return int(row), twin
+    return None

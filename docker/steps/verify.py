@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import json
 import zipfile
-from itertools import combinations
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,34 +198,22 @@ def compare(expected: Vectors, found: Vectors, head: str) -> dict[str, float | N
 
 
 def discrimination(rows: Rows, head: str) -> float | None:
-    """How far apart the outputs of two rows are that differ in their ids: max-abs, the smallest of all pairs.
+    """How far apart TensorFlow's outputs of a row and its twin are, which differ in nothing but their words: max-abs.
 
-    Only of two rows of one kind, as a model that reads nothing but segment ids tells a sentence from two of them.
-
-    Near 0, the model says the same whatever it reads, and equality with its IR means nothing. None if a
-    small vocabulary left no two different rows. Of a classifier the largest: of a few numbers a row, two rows
-    may well have the same.
+    Near 0, the model says the same whatever it reads, and equality with its IR means nothing. Rows that differ in
+    length too, or in segments, could be told apart by a model that reads no words at all. None if a small
+    vocabulary left no row with other words.
     """
     import numpy as np
 
-    columns, outputs = rows.columns, rows.outputs
-    ids = np.concatenate(list(columns), axis=1)
-
-    def distance(i: int, j: int) -> np.floating[Any]:
-        # Only where both have a token: a row isn't another one because it is longer.
-        both = columns[1][[i]] * columns[1][[j]]
-        one, other = (comparable(without_padding(outputs[[row]], both, head), head) for row in (i, j))
-        greatest: np.floating[Any] = np.abs(one - other).max()
-        return greatest
-
-    distances = [
-        distance(i, j)
-        for i, j in combinations(range(len(ids)), 2)
-        if rows.paired[i] == rows.paired[j] and (ids[i] != ids[j]).any()
-    ]
-    if not distances:
+    if rows.twin is None:
         return None
-    return figure(np.max(distances) if head == "classifier" else np.min(distances))
+    mask = rows.columns[1][[rows.twin.row]]
+    one, other = (
+        comparable(without_padding(output[None], mask, head), head)
+        for output in (rows.outputs[rows.twin.row], rows.twin.output)
+    )
+    return figure(np.abs(one - other).max())
 
 
 class Reference:
@@ -242,6 +230,13 @@ class Reference:
         self.sentences = int(self._arrays["sentences"])
         self.rounded = any(name.endswith("/exact") for name in self._arrays)
 
+    def finite(self) -> bool:
+        """Whether all that TensorFlow gave, at any length, are numbers."""
+        import numpy as np
+
+        given = (array for name, array in self._arrays.items() if name.endswith(("/outputs", "/exact")))
+        return all(bool(np.isfinite(array).all()) for array in given)
+
     def rows(self, length: int) -> Rows:
         """The rows of a length.
 
@@ -250,13 +245,23 @@ class Reference:
         """
         if f"{length}/refused" in self._arrays:
             raise Refused(str(self._arrays[f"{length}/refused"]))
-        columns = self._arrays[f"{length}/columns"]
+        columns, outputs = (self._arrays[f"{length}/{name}"] for name in ("columns", "outputs"))
+        rows = len(self._arrays["paired"])  # and the twin, if this length has it
         return Rows(
-            columns=columns,
-            outputs=self._arrays[f"{length}/outputs"],
+            columns=columns[:, :rows],
+            outputs=outputs[:rows],
             paired=self._arrays["paired"][: columns.shape[1]],
             exact=self._arrays[f"{length}/exact"] if self.rounded else None,
+            twin=Twin(int(self._arrays["twin"]), outputs[rows]) if len(outputs) > rows else None,
         )
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A row with other words, otherwise as the one of this number, and TensorFlow's output of it."""
+
+    row: int
+    output: Vectors
 
 
 class Rows:
@@ -267,10 +272,17 @@ class Rows:
         outputs: [rows, …].
         paired: [rows], whether a row holds two sentences.
         exact: outputs of the paired rows by weights that weren't rounded, if those of `outputs` were.
+        twin: of one of the rows.
     """
 
     def __init__(
-        self, *, columns: Ids, outputs: Vectors, paired: npt.NDArray[np.bool_], exact: Vectors | None
+        self,
+        *,
+        columns: Ids,
+        outputs: Vectors,
+        paired: npt.NDArray[np.bool_],
+        exact: Vectors | None,
+        twin: Twin | None,
     ) -> None:
         import numpy as np
 
@@ -278,6 +290,7 @@ class Rows:
         self.outputs = outputs
         self.paired = paired
         self.exact = exact
+        self.twin = twin
         self._place = np.cumsum(paired) - 1  # of a paired row in `exact`
 
     def __len__(self) -> int:
@@ -450,6 +463,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "sentences": reference.sentences,
         "shapes": shapes,
         "signature": ir.signature(),
+        "tensorflow_finite": reference.finite(),
     }
 
 

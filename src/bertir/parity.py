@@ -28,7 +28,7 @@ THRESHOLDS: Mapping[str, Mapping[str, float]] = {
     "sequence": {"fp32": 5e-5, "fp16": 3e-2},
     "classifier": {"fp32": 1e-5, "fp16": 5e-3},
 }
-# Different sentences must give different outputs by more than what parity allows, or agreement proves nothing.
+# Other words must give another output by more than what parity allows, or agreement proves nothing.
 DISCRIMINATION_FACTOR = 2.0
 # Each is tried, and one more if the user asks for it: run, on as many of the seven rows; but of the last two the shapes are
 # inferred through the graph alone, as their rows would take longer than all else (docs/decisions.md).
@@ -82,7 +82,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
     """
     try:
         report = json.loads(data)
-        # The step writes null where a number isn't finite (JSON has no NaN) and where no two rows differ.
+        # The step writes null where a number isn't finite (JSON has no NaN) and where no row got other words.
         largest = report["max_abs_difference"]
         difference = math.inf if largest is None else float(largest)
         rounded = None
@@ -94,6 +94,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
             )
         discrimination = float(report["discrimination"] or 0.0)
         finite = bool(report["all_finite"])
+        sound = bool(report["tensorflow_finite"])
         scale = _scale(request.head, report["rms"])
         batches = tuple(dict.fromkeys(int(shape["batch"]) for shape in report["shapes"]))
         signature = report["signature"]
@@ -118,8 +119,17 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
     threshold, exact = (
         allowed[name] * scale * max(1.0, layers / LAYERS) for name in (request.precision, "fp32")
     )
+    if not sound:
+        raise ParityError(
+            "TensorFlow itself gives numbers that aren't finite, by these weights",
+            advice="Nothing was published. Are these the weights of a trained model?",
+        )
     if not finite or not math.isfinite(difference) or not math.isfinite(rounded or 0.0):
-        raise ParityError("the IR or the TensorFlow graph gives numbers that aren't finite", numbers=True)
+        raise ParityError(
+            "the IR gives numbers that aren't finite, where TensorFlow's are",
+            advice=_other_ways(request),
+            numbers=True,
+        )
     if not 0 <= difference <= threshold:  # so that a NaN fails too
         raise ParityError(
             f"TensorFlow and the IR disagree: max abs difference {difference:.2e},"
@@ -137,7 +147,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
     if not discrimination >= DISCRIMINATION_FACTOR * exact:
         raise ParityError(
             "the model gives nearly the same output for different sentences"
-            f" (they differ by {discrimination:.2e}), so that agreement proves nothing",
+            f" (with other words it differs by {discrimination:.2e}), so that agreement proves nothing",
             advice="Nothing was published. Are these the weights of a trained model?",
         )
     if missing := [name for name in PROMISED[request.recipe] if name not in free]:

@@ -124,6 +124,9 @@ class Runner:
         """Give steps that were started ahead those of their inputs that are there by now; some are `PENDING` still.
 
         One that can't be given them is run as any other when it has all, and says then what is amiss.
+
+        Raises:
+            LostObjectError: one of these is damaged, in the store.
         """
         if self._ahead:
             for step in steps:

@@ -11,12 +11,20 @@ import docker
 import pytest
 from checkout import ROOT
 from damage import flip
+from tiny_bert import files
 
+from bertir import pipeline
 from bertir.builder import Builder
+from bertir.container import StepRun
 from bertir.container_step import PENDING, ContainerStep
 from bertir.engine import IDLE_SHARES, USUAL_SHARES, Engine
 from bertir.errors import EngineError, StepError
+from bertir.hint import LARGE_BYTES
+from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.pipeline import build_ir
 from bertir.progress import SILENT
+from bertir.report import Request
+from bertir.runner import Runner
 from bertir.store import Blob, LostObjectError, Store
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.derivation import Realised
+    from bertir.materials import Pins
 
 pytestmark = pytest.mark.engine
 
@@ -395,3 +404,70 @@ def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(ben
     assert bench.there() == {}
     again = bench.step("second", b"two", beside=b"other bytes")
     assert not bench.builder.run(again).cached
+
+
+# a whole build
+
+FIVE = ["import", "freeze", "reference", "convert", "verify"]
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a build does with its steps' containers, in its order: starts, gives some, gives all, stores the outputs."""
+    seen: list[tuple[str, str]] = []
+
+    def watched(what: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def watching(run: StepRun, *given: Any, **named: Any) -> Any:
+            seen.append((what, run.command.name))
+            return method(run, *given, **named)
+
+        return watching
+
+    for what in ("__enter__", "give_some", "give"):
+        monkeypatch.setattr(StepRun, what, watched(what.strip("_"), getattr(StepRun, what)))
+    stored = Runner._stored
+
+    def storing(runner: Runner, finished: Any, name: str, file: Any, what: str) -> Blob:
+        seen.append(("stores", what.rpartition(" ")[2]))
+        return stored(runner, finished, name, file, what)
+
+    monkeypatch.setattr(Runner, "_stored", storing)
+    patched = pipeline.patch_source
+
+    def patching(own: Builder, pins: Pins) -> Realised:
+        seen.append(("patches", "source"))
+        return patched(own, pins)
+
+    monkeypatch.setattr(pipeline, "patch_source", patching)
+    return seen
+
+
+def test_a_build_starts_each_step_once_and_ahead_and_verify_begins_with_the_ir(
+    bench: Bench, events: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    for name, data in files().items():
+        (folder / name).write_bytes(data)
+    assert (folder / "model.safetensors").stat().st_size >= LARGE_BYTES  # else it is there at once
+    local = find_checkpoint(Options(path=folder))
+    build_ir(bench.builder, Request(precision="fp32"), tmp_path / "dist", local)
+    assert [step for what, step in events if what == "enter"] == FIVE
+    at = {event: place for place, event in reversed([*enumerate(events)])}
+    # The import before the source was patched, and all others while it ran.
+    assert at["enter", "import"] < at["patches", "source"] < at["give", "import"]
+    assert all(at["enter", step] < at["stores", "import"] < at["give", step] for step in FIVE[1:])
+    # The IR, while TensorFlow computed; and what that gave, when it was there.
+    assert (
+        at["stores", "convert"] < at["give_some", "verify"] < at["stores", "reference"] < at["give", "verify"]
+    )
+    assert [step for what, step in events if what == "give_some"] == ["verify"]
+
+    # Where the freeze alone is done anew, to the same bits, all that follows is there: no IR is compiled for nothing.
+    events.clear()
+    rows = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t5\t6\tAnother row.\tAnd one more.\n" * 20
+    (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
+    again = Request(precision="fp32", task_data=str(tmp_path))
+    build_ir(bench.builder, again, tmp_path / "dist", local)
+    assert {step for what, step in events if what == "stores"} == {"freeze"}
+    assert not [step for what, step in events if what.startswith("give")]

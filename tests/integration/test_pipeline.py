@@ -15,8 +15,9 @@ from tiny_bert import config, files, make_model, weights
 
 from bertir.container_step import ContainerStep
 from bertir.errors import ParityError, StepError
+from bertir.graph import frozen_graph
 from bertir.parity import judge
-from bertir.report import Request
+from bertir.report import DEFAULT_SEQ_LEN, Request
 from bertir.steps import freeze, import_checkpoint, read, unfused
 from bertir.store import Artifact
 
@@ -52,6 +53,34 @@ def fused(unfused):
 
 counts = {"fused": fused(False), "unfused": fused(True), "avx2": " avx2 " in Path("/proc/cpuinfo").read_text()}
 Path(sys.argv[1]).write_text(json.dumps(counts))
+"""
+
+PREPARE = """
+import json, sys
+from pathlib import Path
+from verify import FREE, Ir, Refused
+
+class Counting(Ir):
+    asked = []
+
+    def reshaped(self, batch, length):
+        self.asked.append([batch, length])
+        return super().reshaped(batch, length)
+
+ir = Counting(Path("/in/model.xml"), sys.argv[2].split(","), sys.argv[3])
+told = {}
+for shape in [1, 128], [FREE, 128], [2, 77]:
+    ir.prepare(*shape)
+told["prepared"] = ir.asked.copy()
+for name, shape in ("prepared ones", [1, 128]), ("free", [FREE, 128]), ("again", [1, 128]), ("other", [3, 128]):
+    ir.asked.clear()
+    ir.compiled(*shape)
+    told[name] = ir.asked.copy()
+try:
+    ir.compiled(2, 77)
+except Refused as error:
+    told["refused"] = str(error)
+Path(sys.argv[1]).write_text(json.dumps(told))
 """
 
 
@@ -258,6 +287,29 @@ def test_without_fused_kernels_there_are_none(builder: Builder, tiny_build: Tiny
     assert counts["fused"] > 0 or not counts["avx2"]
 
 
+def test_a_shape_that_was_prepared_is_compiled_once_and_a_refusal_waits_until_it_is_wanted(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    graph = frozen_graph(tiny_build.request.head, DEFAULT_SEQ_LEN)
+    steps = {
+        f"/step/{name}": ROOT / "docker/steps" / name for name in ("verify.py", "arguments.py", "said.py")
+    }
+    step = ContainerStep(
+        name="prepare",
+        arguments=("python3", "/step/prepare.py", "/out/told.json", ",".join(graph.inputs), graph.output),
+        inputs={path: builder.store.add_bytes(file.read_bytes()) for path, file in steps.items()}
+        | {"/step/prepare.py": builder.store.add_bytes(PREPARE.encode())}
+        | {f"/in/{name}": blob for name, blob in tiny_build.ir.artifact.files.items()},
+        outputs=("told.json",),
+    )
+    told = json.loads(read(builder, builder.run(step), "told.json"))
+    assert told["prepared"] == [[1, 128], [-1, 128], [2, 77]]
+    assert told["prepared ones"] == told["free"] == []
+    assert told["again"] == [[1, 128]]  # it was given away, with its memory
+    assert told["other"] == [[3, 128]]
+    assert told["refused"].startswith("OpenVINO: ")
+
+
 def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -> None:
     # All sentences give the same output: agreement would prove nothing, and is refused.
     tensors = {name: np.zeros_like(tensor) for name, tensor in weights().items()}
@@ -266,6 +318,22 @@ def test_a_failed_parity_publishes_nothing(checkout: Checkout, tmp_path: Path) -
     assert done.status == 8, done.stderr
     assert "agreement proves nothing" in done.stderr
     assert not (tmp_path / "dist").exists()
+
+
+def test_a_model_that_reads_no_words_is_refused_whatever_else_it_tells_rows_apart_by(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    # Their number, their place and the segments are read, and give each row an output of its own.
+    tensors = weights()
+    name = "embeddings.word_embeddings.weight"
+    tensors[name] = np.zeros_like(tensors[name])
+    model = make_model(tmp_path, files(tensors), name="no-words")
+    for head, length in (("pooled", "128"), ("sequence", "40")):
+        asked = ("--head", head, "--seq-len", length, "--output", str(tmp_path / "dist"))
+        done = checkout.invoke("build-ir", *asked, **model.environment)
+        assert done.status == 8, done.stderr
+        assert "with other words it differs by 0.00e+00" in done.stderr
+        assert not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, config, files, weigh
 
 from bertir.container_step import ContainerStep
 from bertir.digest import Digest
-from bertir.errors import ConfigurationError, StepError
+from bertir.errors import ConfigurationError, ParityError, StepError
 from bertir.graph import read_graph
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.pipeline import build_ir
@@ -462,6 +462,17 @@ def test_a_hugging_face_classifier_keeps_its_head_whatever_its_number_of_labels(
         )
         outputs[recipe] = report_of(published)["outputs"][0]["partial_shape"]
     assert outputs == {"reshapable": "[1,5]", "meta-graph": "[?,5]"}
+
+
+def test_a_classifier_that_reads_no_words_is_refused(builder: Builder, tmp_path: Path) -> None:
+    prefixed = {f"bert.{name}": tensor for name, tensor in weights().items()} | classifier(5)
+    words = "bert.embeddings.word_embeddings.weight"
+    prefixed[words] = np.zeros_like(prefixed[words])
+    folder = hugging_face(tmp_path / "hf", prefixed, architectures=["BertForSequenceClassification"])
+    for recipe in ("reshapable", "meta-graph"):
+        with pytest.raises(ParityError, match="agreement proves nothing"):
+            build(builder, folder, tmp_path / "dist", head="classifier", recipe=recipe)
+    assert not (tmp_path / "dist").exists()
 
 
 def test_the_encoder_is_the_same_with_the_prefix_bert_and_without(

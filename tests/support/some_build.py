@@ -112,7 +112,7 @@ def some_build(models: Path) -> Build:
     step = Realised(derivation=derivation, artifact=ir, facts=FACTS, cached=False)
     measured: dict[str, Any] = {
         "shapes": [shape(1), shape(4)],
-        "inferred": [{"batch": 32, "sequence": 128}],
+        "inferred": [{"batch": batch, "sequence": 128} for batch in (8, 32)],
         "refused": [
             {"batch": 2, "sequence": 64, "refused_by": "TensorFlow: Cannot feed value of shape (2, 64)"}
         ],
@@ -162,7 +162,7 @@ def some_build(models: Path) -> Build:
             rounded=1e-7,
             exact_threshold=1e-5,
             batches=(1, 4),
-            inferred=(32,),
+            inferred=(8, 32),
             report=measured,
         ),
     )

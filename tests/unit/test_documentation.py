@@ -17,6 +17,7 @@ from documented import pages
 
 import bertir
 from bertir.errors import BertirError, ConfigurationError
+from bertir.parity import INFERRED_BATCHES, RUN_BATCHES
 from docs.site.make import build, make_site
 from docs.site.tasks_page import PAGE, load_tasks, tasks_page
 
@@ -51,6 +52,18 @@ def test_the_readme_lists_every_task_and_no_other() -> None:
     ]
     names = {str(context.name) for context in load_tasks(ROOT).to_contexts()}
     assert sorted(listed) == sorted(names)
+
+
+def test_the_batches_that_a_build_runs_and_infers_are_told_as_they_are() -> None:
+    run, inferred = ([str(batch) for batch in batches] for batches in (RUN_BATCHES, INFERRED_BATCHES))
+    said = f"batches {', '.join(run)}; reshapes to {', '.join(inferred)}"
+    for name in ("README.md", "docs/tutorial.md"):
+        lines = [line for line in text_of(name).splitlines() if re.match(r"parity +max abs difference", line)]
+        assert lines
+        assert all(line.endswith(said) for line in lines)
+    page = " ".join(text_of("docs/documentation-recipe.md").split())
+    assert f"in batches of {', '.join(run[:-1])} and {run[-1]} in OpenVINO" in page
+    assert f"infers the shapes of batches {' and '.join(inferred)} without" in page
 
 
 def test_every_variable_is_told_and_no_other() -> None:

@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "refused": [{"batch": 2, "sequence": 64, "refused_by": "TensorFlow: no"}],
     "rms": 0.5,
     "sentences": 4,
+    "tensorflow_finite": True,
     "signature": {
         "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
         "outputs": [{"name": "bert/pooler/dense/Tanh", "type": "f32", "shape": "[1,128]"}],
@@ -183,9 +184,17 @@ def test_what_passes_for_fp16_does_not_for_fp32() -> None:
     ],
     ids=str,
 )
-def test_numbers_that_are_not_finite_never_pass(change: dict[str, Any]) -> None:
-    with pytest.raises(ParityError, match="aren't finite"):
+def test_numbers_that_are_not_finite_never_pass_and_it_is_told_whose_they_are(change: dict[str, Any]) -> None:
+    with pytest.raises(
+        ParityError, match="the IR gives numbers that aren't finite, where TensorFlow's are"
+    ) as ir:
         judge(report(**change), asked("fp16"))
+    assert ir.value.numbers
+    assert "report the model" in ir.value.advice
+    with pytest.raises(ParityError, match="TensorFlow itself gives numbers that aren't finite") as weights:
+        judge(report(**change, tensorflow_finite=False), asked("fp16"))
+    assert not weights.value.numbers  # another way to run the IR would tell nothing
+    assert "a trained model" in weights.value.advice
 
 
 @pytest.mark.parametrize("discrimination", [0.0, 1.9e-5, float("nan"), -1.0])

@@ -130,3 +130,68 @@ def test_what_a_row_gives_without_its_padding_stands_in_its_place(
     assert found.dtype == np.float32
     assert np.array_equal(found, expected)
     assert sum(seen) == len(lengths)
+
+
+# the twin, by which it is seen whether a model reads words
+
+CLS, SEP, FIRST_WORD = 1, 2, 3
+
+
+class Tokenizer:
+    """As much of google-research/bert's as the twin needs."""
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        return [{"[CLS]": CLS, "[SEP]": SEP}[token] for token in tokens]
+
+
+def encoded(rows: list[tuple[list[int], list[int] | None]], length: int) -> np.ndarray:
+    """Rows of words, as `encode` lays them out: [3, rows, tokens]."""
+    columns = np.zeros((3, len(rows), length), np.int32)
+    for place, (first, second) in enumerate(rows):
+        head, tail = [CLS, *first, SEP], [*second, SEP] if second is not None else []
+        tokens = len(head) + len(tail)
+        columns[0, place, :tokens] = head + tail
+        columns[1, place, :tokens] = 1
+        columns[2, place, len(head) : tokens] = 1
+    return columns
+
+
+WORDS = st.lists(st.integers(min_value=FIRST_WORD, max_value=6), max_size=5)
+
+
+@given(rows=st.lists(st.tuples(WORDS, st.none() | WORDS), min_size=1, max_size=6))
+def test_a_twin_differs_in_its_words_alone_and_there_is_one_if_there_can_be(
+    programs: dict[str, ModuleType], rows: list[tuple[list[int], list[int] | None]]
+) -> None:
+    columns = encoded(rows, 14)
+    before = columns.copy()
+    found = programs["rows"].with_other_words(Tokenizer(), columns)
+    assert np.array_equal(columns, before)
+    spoken = [words for words in ([*first, *(second or [])] for first, second in rows) if words]
+    if found is None:  # every row says the same word, as often as it may
+        said = {tuple(np.resize(other, len(own))) == tuple(own) for own in spoken for other in spoken}
+        assert said <= {True}
+        return
+    row, twin = found
+    assert twin.shape == (3, 1, 14)
+    assert np.array_equal(twin[1:, 0], columns[1:, row])
+    own, other = columns[0, row], twin[0, 0]
+    fixed = (columns[1, row] == 0) | (own == CLS) | (own == SEP)
+    assert np.array_equal(own[fixed], other[fixed])
+    assert set(other[~fixed]) <= set(itertools.chain(*spoken))
+    assert (own != other).any()
+
+
+def test_the_twin_is_of_the_shortest_row_that_can_have_other_words(programs: dict[str, ModuleType]) -> None:
+    a, b, c = range(FIRST_WORD, FIRST_WORD + 3)
+    with_words = programs["rows"].with_other_words
+    row, twin = with_words(
+        Tokenizer(), encoded([([a, b], [c, c]), ([], None), ([a, b, c], None), ([b], [])], 8)
+    )
+    assert row == 3
+    assert twin[0, 0].tolist() == [CLS, a, SEP, SEP, 0, 0, 0, 0]
+    # Where the shortest says what every other begins with, the next one; words are said again where they are too few.
+    row, twin = with_words(Tokenizer(), encoded([([a], None), ([a, b], None), ([a, b, c], None)], 8))
+    assert row == 1
+    assert twin[0, 0].tolist() == [CLS, a, a, SEP, 0, 0, 0, 0]
+    assert with_words(Tokenizer(), encoded([([a], None), ([a, a], None)], 8)) is None

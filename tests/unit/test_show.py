@@ -23,7 +23,7 @@ FACTS: dict[str, Any] = {
         "max_abs_difference_rounded": 3.1e-7,
         "threshold_rounded": 1e-5,
         "batches": [1, 4],
-        "batches_inferred": [32],
+        "batches_inferred": [8, 32],
     },
     "steps": [
         {"name": "source", "cached": True, "seconds": 1.0},
@@ -66,7 +66,7 @@ def test_a_build_says_where_what_how_well_and_how_long() -> None:
     assert lines["model.xml"] == FACTS["files"]["model.xml"]
     assert lines["model.bin"] == FACTS["files"]["model.bin"]
     assert lines["parity"] == (
-        "max abs difference 1.9e-04, allowed 5e-03; but for rounding 3.1e-07, allowed 1e-05; batches 1, 4; reshapes to 32"
+        "max abs difference 1.9e-04, allowed 5e-03; but for rounding 3.1e-07, allowed 1e-05; batches 1, 4; reshapes to 8, 32"
     )
     assert lines["inputs"] == "batch free, sequence 128"
     assert lines["steps"] == "freeze 14.0 s, convert 15.0 s"
