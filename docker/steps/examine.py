@@ -285,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "numpy", "lazy_tensorflow")

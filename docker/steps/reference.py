@@ -252,4 +252,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "numpy", "tensorflow.compat.v1")
+    run_program(main, "numpy", "lazy_tensorflow")

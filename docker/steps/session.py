@@ -21,8 +21,8 @@ def as_in_tensorflow_1(function: Callable[..., Result]) -> Callable[..., Result]
 
     - `==` of two tensors compares their values, and each look into a table of tensors has to find out first whether they or the
       objects are meant: a sixth of the time that it takes to build a BERT's graph;
-    - AutoGraph rewrites the source of what Keras's layers and a data set's map call, for a Python `if` or `while` on a tensor
-      in it. There is none;
+    - AutoGraph rewrites the source of what a data set's map calls, for a Python `if` or `while` on a tensor in it. There is
+      none;
     - it is told where a name was used that has a newer one. To find out, TensorFlow looks through every module that was
       imported: a quarter of a second, for a line that nobody reads.
     """

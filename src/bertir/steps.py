@@ -32,7 +32,7 @@ IR = ("model.xml", "model.bin")
 
 def import_checkpoint(builder: Builder, model: Artifact, source: Artifact) -> ContainerStep:
     """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
-    program, mounted = _program(builder, "import_checkpoint.py", "said.py")
+    program, mounted = _program(builder, "import_checkpoint.py", "lazy_tensorflow.py", "said.py")
     return ContainerStep(
         name="import",
         arguments=(
@@ -52,7 +52,7 @@ def freeze(
     builder: Builder, request: Request, weights: Weights, source: Artifact, checkpoint: Artifact
 ) -> ContainerStep:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
-    program, mounted = _program(builder, "freeze.py", "said.py", "session.py")
+    program, mounted = _program(builder, "freeze.py", "lazy_tensorflow.py", "said.py", "session.py")
     dev = task_rows(builder, request.task_data)
     return ContainerStep(
         name="freeze",
@@ -108,7 +108,7 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Contain
             f"the recipe {META_GRAPH} converts the checkpoint's .meta, and there is none beside it",
             advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
         )
-    program, mounted = _program(builder, "examine.py", "operations.py", "said.py")
+    program, mounted = _program(builder, "examine.py", "lazy_tensorflow.py", "operations.py", "said.py")
     return ContainerStep(
         name="examine",
         arguments=(
@@ -171,7 +171,7 @@ def reference(
     program, mounted = _program(
         builder,
         "reference.py",
-        *("arguments.py", "model.py", "operations.py", "published.py"),
+        *("arguments.py", "lazy_tensorflow.py", "model.py", "operations.py", "published.py"),
         *("rounding.py", "rows.py", "said.py", "session.py"),
     )
     tokens = graph.sequence or request.tokens(weights.max_positions)

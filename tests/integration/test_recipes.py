@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -473,6 +474,80 @@ def test_a_classifier_that_reads_no_words_is_refused(builder: Builder, tmp_path:
         with pytest.raises(ParityError, match="agreement proves nothing"):
             build(builder, folder, tmp_path / "dist", head="classifier", recipe=recipe)
     assert not (tmp_path / "dist").exists()
+
+
+def by_all_of_tensorflow(builder: Builder, step: ContainerStep) -> ContainerStep:
+    """The step with all that `import tensorflow` imports, and an Estimator of TensorFlow's for the freeze."""
+    [path] = [path for path in step.inputs if path == step.arguments[1]]
+    program = read_bytes(builder, step.inputs[path]).decode()
+    other = program.replace('"lazy_tensorflow"', '"tensorflow.compat.v1"').replace(
+        "tf.estimator = ESTIMATOR", ""
+    )
+    assert other != program
+    return replace(step, inputs=dict(step.inputs) | {path: builder.store.add_bytes(other.encode())})
+
+
+@pytest.mark.parametrize("head", ["pooled", "sequence", "classifier"])
+def test_names_that_are_imported_when_they_are_asked_for_give_what_all_of_tensorflow_gives(
+    builder: Builder, tiny_build: TinyBuild, head: str
+) -> None:
+    tensors = {f"bert.{name}": tensor for name, tensor in weights().items()} | classifier(3)
+    contents = files(tensors, config(architectures=["BertForSequenceClassification"]))
+    given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+    chain = tiny_build.chain(builder, Request(model="tiny-bert", head=head))
+    importing = chain.importing(given)
+    checkpoint = builder.run(importing).artifact
+    published = tiny_build.chain(builder, Request(model="tiny-bert", head=head, recipe="meta-graph"))
+    examining = examine(builder, published.request, checkpoint)
+    graph = read_graph(read(builder, builder.run(examining), "graph.json"))
+    steps = [
+        *(importing, examining, chain.freezing(checkpoint)),
+        *(chain.expecting(checkpoint, chain.graph), published.expecting(checkpoint, graph)),
+    ]
+    for step in steps:
+        other = by_all_of_tensorflow(builder, step)
+        assert builder.run(other).artifact == builder.run(step).artifact, step.name
+
+
+def test_names_of_tensorflow_are_those_that_it_lists_and_take_less_than_half_of_its_modules(
+    run_program: Callable[..., Any], builder: Builder
+) -> None:
+    lazy = (ROOT / "docker/steps/lazy_tensorflow.py").read_bytes()
+    program = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+import tensorflow.compat.v1 as tf
+count = len(sys.modules)
+names = "Session", "nn.softmax", "gfile.GFile", "errors.OpError", "int32", "data.Dataset", "GraphDef"
+names += "train.Optimizer", "train.Example", "train.Feature", "train.Features", "train.Int64List"
+told = {}
+for path in names:
+    value = tf
+    for name in path.split("."):
+        value = getattr(value, name)
+    told[path] = [getattr(value, "__module__", ""), getattr(value, "__qualname__", str(value))]
+try:
+    tf.no_such_name
+except AttributeError as error:
+    told["none"] = "no_such_name" in str(error)
+others = sorted({name.partition(".")[0] for name in sys.modules} & {"keras", "tensorflow_estimator"})
+json.dump({"told": told, "count": count, "others": others}, open("/out/told.json", "w"))
+"""
+    asked, whole = (
+        json.loads(
+            read(
+                builder,
+                run_program(
+                    program, module, outputs=["told.json"], inputs={"/step/lazy_tensorflow.py": lazy}
+                ),
+                "told.json",
+            )
+        )
+        for module in ("lazy_tensorflow", "tensorflow.compat.v1")
+    )
+    assert asked["told"] == whole["told"]
+    assert asked["others"] == []
+    assert asked["count"] < whole["count"] / 2
 
 
 def test_the_encoder_is_the_same_with_the_prefix_bert_and_without(
