@@ -48,7 +48,7 @@ def nothing(**_: object) -> None:
     """Give no configuration: it would be of a run."""
 
 
-MODES = SimpleNamespace(TRAIN="train", EVAL="eval", PREDICT="infer")
+MODES = SimpleNamespace(TRAIN="train", EVAL="eval")
 ESTIMATOR = SimpleNamespace(
     ModeKeys=MODES,
     tpu=SimpleNamespace(

@@ -478,7 +478,7 @@ def test_a_classifier_that_reads_no_words_is_refused(builder: Builder, tmp_path:
 
 def by_all_of_tensorflow(builder: Builder, step: ContainerStep) -> ContainerStep:
     """The step with all that `import tensorflow` imports, and an Estimator of TensorFlow's for the freeze."""
-    [path] = [path for path in step.inputs if path == step.arguments[1]]
+    path = step.arguments[1]
     program = read_bytes(builder, step.inputs[path]).decode()
     other = program.replace('"lazy_tensorflow"', '"tensorflow.compat.v1"').replace(
         "tf.estimator = ESTIMATOR", ""
@@ -492,10 +492,8 @@ def test_names_that_are_imported_when_they_are_asked_for_give_what_all_of_tensor
     builder: Builder, tiny_build: TinyBuild, head: str
 ) -> None:
     tensors = {f"bert.{name}": tensor for name, tensor in weights().items()} | classifier(3)
-    contents = files(tensors, config(architectures=["BertForSequenceClassification"]))
-    given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
     chain = tiny_build.chain(builder, Request(model="tiny-bert", head=head))
-    importing = chain.importing(given)
+    importing = chain.importing(given(builder, tensors, architectures=["BertForSequenceClassification"]))
     checkpoint = builder.run(importing).artifact
     published = tiny_build.chain(builder, Request(model="tiny-bert", head=head, recipe="meta-graph"))
     examining = examine(builder, published.request, checkpoint)
@@ -593,12 +591,17 @@ def test_a_head_of_the_same_name_that_reads_every_token_is_no_classifier(
         build(builder, folder, tmp_path / "dist", head="classifier")
 
 
+def given(builder: Builder, tensors: dict[str, np.ndarray], **changes: object) -> Artifact:
+    """A Hugging Face directory's files, in the store."""
+    contents = files(tensors, config(**changes))
+    return Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+
+
 def imported(
     builder: Builder, build: TinyBuild, tensors: dict[str, np.ndarray], **changes: object
 ) -> Artifact:
-    contents = files(tensors, config(**changes))
-    given = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    return builder.run(import_checkpoint(builder, given, build.source.artifact)).artifact
+    step = import_checkpoint(builder, given(builder, tensors, **changes), build.source.artifact)
+    return builder.run(step).artifact
 
 
 def test_layer_norms_under_their_names_of_old_are_the_same_checkpoint(
