@@ -2,9 +2,11 @@
 
 `import tensorflow` imports all that there is, Keras among it: 2,820 modules, of which a program that builds a BERT's graph and
 runs it needs 1,085. What a name is and where it comes from is read from TensorFlow's own lists, the generated files of its
-package `_api`. So a name is the same object either way, and a test holds what a program gives to what it gives otherwise.
+package `_api`. So a name is the same function or class either way, but for the wrappers that TensorFlow puts around some of them in
+a module that nothing here imports (weak_tensor_ops.py); and a test holds what a program gives to what it gives otherwise.
 
-What TensorFlow has from elsewhere (`tf.estimator`, `tf.keras`, `tf.layers`) isn't there.
+What TensorFlow has from elsewhere isn't there: `tf.estimator`, `tf.keras`, `tf.app.flags`, the layers of `tf.layers`. Of the few
+names of Keras's that are listed (`tf.nn.rnn_cell`) it is TensorFlow's own old copy that is given.
 
 Imported by the programs beside it, in the container.
 """
@@ -61,9 +63,9 @@ class Names(ModuleType):
         if module.startswith(LISTS):
             value = Names(f"{module}.{original}", self._package)
         else:
-            value = vars(importlib.import_module(module)).get(original)
-            if value is None:  # a module of this package, which isn't imported with it
-                value = importlib.import_module(f"{module}.{original}")
+            there = vars(importlib.import_module(module))
+            # What isn't there is a module of this package, which isn't imported with it.
+            value = there[original] if original in there else importlib.import_module(f"{module}.{original}")
         setattr(self, name, value)
         return value
 

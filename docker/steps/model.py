@@ -68,11 +68,13 @@ class Model:
         """Give what runs it; `weights` are to be fed beside the rows."""
         return session_of(self._graph)
 
-    def round(self) -> None:
-        """Make it what it is with weights that fp16 holds."""
-        round_constants(self._definition)
+    def round(self) -> bool:
+        """Make it what it is with weights that fp16 holds; say whether the graph, too, is another, and wants another session."""
         round_arrays(self.weights)
+        if not round_constants(self._definition):
+            return False
         self._graph = imported(self._definition)
+        return True
 
     def _labels(self) -> int:
         shape = self._reader.get_variable_to_shape_map().get("output_weights", ())

@@ -18,7 +18,8 @@ For each length, `LENGTH/` before the names:
 
 and beside them `paired`, bool [rows], which rows hold two sentences, and `sentences`, how many there were. Of the length that is
 asked for there is one row more, the last, which isn't in `paired` and isn't compared with the IR: the twin of row `twin`, an
-int, with other words (rows.py's `with_other_words`), by which it is seen whether the model reads any.
+int, with other words (rows.py's `with_other_words`), by which it is seen whether the model reads any. Of a vocabulary without
+words there is neither.
 """
 
 from __future__ import annotations
@@ -134,15 +135,15 @@ def alike(lengths: list[int]) -> list[list[int]]:
 
 
 def sides(arguments: argparse.Namespace) -> Iterator[Side]:
-    """What runs the rows: with the weights as they are, and then rounded."""
+    """What runs the rows: with the weights as they are, and then rounded. Its session is open until the next is asked for."""
     wanted = [("exact", False), ("outputs", True)] if arguments.rounded else [("outputs", False)]
     if arguments.meta:
         names = [*arguments.inputs, arguments.output_node]
         for name, rounded in wanted:
-            session = restored_session(
+            with restored_session(
                 arguments.meta, arguments.checkpoint, names, arguments.output_node, rounded=rounded
-            )
-            yield Side(name=name, session=session, inputs=arguments.inputs, output=arguments.output_node)
+            ) as session:
+                yield Side(name=name, session=session, inputs=arguments.inputs, output=arguments.output_node)
         return
     model = Model(
         source=arguments.source,
@@ -150,12 +151,14 @@ def sides(arguments: argparse.Namespace) -> Iterator[Side]:
         checkpoint=arguments.checkpoint,
         head=arguments.head,
     )
+    session = model.session()
     for name, rounded in wanted:
-        if rounded:
-            model.round()
+        if rounded and model.round():
+            session.close()
+            session = model.session()
         yield Side(
             name=name,
-            session=model.session(),
+            session=session,
             inputs=[f"{name}:0" for name in INPUTS],
             output=model.output,
             fed=model.weights,
@@ -182,16 +185,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, npt.NDArray[Any]]:
         arrays["twin"] = np.array(row)
         arrays[f"{arguments.seq_len}/columns"] = np.concatenate([asked, twin], axis=1)
     for side in sides(arguments):
-        with side.session:
-            for length in (arguments.seq_len, *arguments.try_lengths):
-                columns = arrays[f"{length}/columns"]
-                if side.name == "exact":
-                    compared = columns[:, : len(paired)]
-                    columns = compared[:, paired[: compared.shape[1]]]
-                try:
-                    arrays[f"{length}/{side.name}"] = outputs_of(side, list(columns), arguments)
-                except Refused as error:
-                    arrays[f"{length}/refused"] = np.array(str(error))
+        for length in (arguments.seq_len, *arguments.try_lengths):
+            columns = arrays[f"{length}/columns"]
+            if side.name == "exact":
+                compared = columns[:, : len(paired)]
+                columns = compared[:, paired[: compared.shape[1]]]
+            try:
+                arrays[f"{length}/{side.name}"] = outputs_of(side, list(columns), arguments)
+            except Refused as error:
+                arrays[f"{length}/refused"] = np.array(str(error))
     return arrays
 
 

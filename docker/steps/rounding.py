@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 FUSED = (2**0.5, (2 / pi) ** 0.5, 0.044715, 1e-12)
 
 
-def round_constants(definition: Any) -> None:  # noqa: ANN401 - a GraphDef
-    """Round every constant of a graph, in place."""
+def round_constants(definition: Any) -> bool:  # noqa: ANN401 - a GraphDef
+    """Round every constant of a graph, in place; say whether one is another number now."""
     import numpy as np
     import tensorflow.compat.v1 as tf
 
+    changed = False
     for node in definition.node:
         if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
             values = tf.make_ndarray(node.attr["value"].tensor)
@@ -32,7 +33,10 @@ def round_constants(definition: Any) -> None:  # noqa: ANN401 - a GraphDef
                 continue
             with np.errstate(over="ignore"):  # then the comparison isn't finite, and is refused
                 rounded = values.astype(np.float16).astype(np.float32)
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded))
+            if not np.array_equal(rounded, values):
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(rounded))
+                changed = True
+    return changed
 
 
 def round_assigned(definition: Any) -> None:  # noqa: ANN401 - a GraphDef

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int32]
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
+NO_WORDS = (*SPECIAL_TOKENS, "[PAD]", "[MASK]")
 SHORTEST = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
 
 
@@ -103,21 +104,32 @@ def with_other_words(tokenizer: Any, columns: Ids) -> tuple[int, Ids] | None:  #
 
     A model that gives the same for both reads no words: there is nothing else that it could tell them apart by. Of the rows
     that hold words it is the shortest, as the twin is run too, and its words are those of the row that it differs most
-    from, repeated if they are too few. None if a small vocabulary left no two rows with different ones.
+    from, repeated if they are too few. A vocabulary of another language, or of no language, may have none of the sentences'
+    words, and no two rows with different ones: the twin's then are the vocabulary's own. None if that has no words.
     """
     import numpy as np
 
     ids, mask, _ = columns
     special = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
     places = (mask == 1) & ~np.isin(ids, special)
-    for row in np.argsort(mask.sum(axis=1), kind="stable"):
+    ordered = [row for row in np.argsort(mask.sum(axis=1), kind="stable") if places[row].any()]
+
+    def twin(row: int, words: npt.NDArray[Any]) -> tuple[int, Ids]:
+        column: Ids = columns[:, [row]].copy()
+        column[0, 0, places[row]] = words
+        return int(row), column
+
+    for row in ordered:
         own = ids[row, places[row]]
-        others = [
-            np.resize(ids[other, places[other]], len(own)) for other in range(len(ids)) if places[other].any()
-        ]
-        words = max(others, key=lambda words: np.count_nonzero(words != own), default=own)
+        others = [np.resize(ids[other, places[other]], len(own)) for other in ordered]
+        words = max(others, key=lambda words: np.count_nonzero(words != own))
         if (words != own).any():
-            twin: Ids = columns[:, [row]].copy()
-            twin[0, 0, places[row]] = words
-            return int(row), twin
+            return twin(row, words)
+    for row in ordered:
+        own = ids[row, places[row]]
+        spare = [
+            number for word, number in tokenizer.vocab.items() if word not in NO_WORDS and number not in own
+        ]
+        if spare:
+            return twin(row, np.resize(spare, len(own)))
     return None

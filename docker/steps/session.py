@@ -22,15 +22,11 @@ def as_in_tensorflow_1(function: Callable[..., Result]) -> Callable[..., Result]
     - `==` of two tensors compares their values, and each look into a table of tensors has to find out first whether they or the
       objects are meant: a sixth of the time that it takes to build a BERT's graph;
     - AutoGraph rewrites the source of what a data set's map calls, for a Python `if` or `while` on a tensor in it. There is
-      none;
-    - it is told where a name was used that has a newer one. To find out, TensorFlow looks through every module that was
-      imported: a quarter of a second, for a line that nobody reads.
+      none.
     """
     import tensorflow.compat.v1 as tf
-    from tensorflow.python.util import module_wrapper
 
     tf.disable_tensor_equality()
-    module_wrapper._PER_MODULE_WARNING_LIMIT = 0  # noqa: SLF001 - there is no other way to say it
     unchanged: Callable[..., Result] = tf.autograph.experimental.do_not_convert(function)
     return unchanged
 

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,10 +117,22 @@ class Ir:
             raise Refused(f"OpenVINO: of {batch} rows of inputs the output has {rows}")
         return model
 
-    def prepare(self, batch: int, length: int) -> None:
-        """Compile the model for a shape before there is anything to run; what is amiss is said when it is wanted."""
-        with contextlib.suppress(Refused):
-            self._prepared[batch, length] = self.compiled(batch, length)
+    def prepare(self, *shapes: tuple[int, int]) -> None:
+        """Compile the model for shapes before there is anything to run, all of them at once: OpenVINO does it on one thread each.
+
+        What is amiss with one is said when it is wanted.
+        """
+        models: dict[tuple[int, int], Any] = {}
+        for shape in shapes:
+            with contextlib.suppress(Refused):
+                models[shape] = self.reshaped(*shape)
+        if not models:
+            return
+        with ThreadPoolExecutor(len(models)) as pool:
+            begun = {shape: pool.submit(self._compiled, model) for shape, model in models.items()}
+        for shape, run in begun.items():
+            with contextlib.suppress(Refused):
+                self._prepared[shape] = run.result()
 
     def compiled(self, batch: int, length: int) -> Run:
         """What runs the model in a shape; as much memory as it takes goes with it.
@@ -129,7 +142,9 @@ class Ir:
         """
         if prepared := self._prepared.pop((batch, length), None):
             return prepared
-        model = self.reshaped(batch, length)
+        return self._compiled(self.reshaped(batch, length))
+
+    def _compiled(self, model: Any) -> Run:  # noqa: ANN401 - a Model
         try:
             compiled = self._core.compile_model(model, "CPU", self._settings)
         except RuntimeError as error:
@@ -201,8 +216,8 @@ def discrimination(rows: Rows, head: str) -> float | None:
     """How far apart TensorFlow's outputs of a row and its twin are, which differ in nothing but their words: max-abs.
 
     Near 0, the model says the same whatever it reads, and equality with its IR means nothing. Rows that differ in
-    length too, or in segments, could be told apart by a model that reads no words at all. None if a small
-    vocabulary left no row with other words.
+    length too, or in segments, could be told apart by a model that reads no words at all. None if the vocabulary
+    has no words, so that no row has others.
     """
     import numpy as np
 
@@ -231,10 +246,17 @@ class Reference:
         self.rounded = any(name.endswith("/exact") for name in self._arrays)
 
     def finite(self) -> bool:
-        """Whether all that TensorFlow gave, at any length, are numbers."""
+        """Whether all that TensorFlow gave by the weights as they are, at any length, are numbers."""
+        return self._all_finite("exact" if self.rounded else "outputs")
+
+    def rounded_finite(self) -> bool | None:
+        """Whether all that it gave by rounded weights are numbers; None if there are none."""
+        return self._all_finite("outputs") if self.rounded else None
+
+    def _all_finite(self, wanted: str) -> bool:
         import numpy as np
 
-        given = (array for name, array in self._arrays.items() if name.endswith(("/outputs", "/exact")))
+        given = (array for name, array in self._arrays.items() if name.endswith(f"/{wanted}"))
         return all(bool(np.isfinite(array).all()) for array in given)
 
     def rows(self, length: int) -> Rows:
@@ -422,10 +444,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     tried = Measurement(ir, arguments.head)
     batch, length = arguments.batch, arguments.seq_len
     others = [other for other in arguments.try_batches if other != batch and tried.infer(other, length)]
-    # First the shape with all sizes known: OpenVINO then arranges the weights once for that and for a free batch.
-    ir.prepare(batch, length)
-    if others:
-        ir.prepare(FREE, length)
+    ir.prepare((batch, length), *([(FREE, length)] if others else []))
     await_inputs()  # what TensorFlow gave may take longer than the IR
     reference = Reference(arguments.reference)
     try:
@@ -459,6 +478,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         if reference.rounded
         else None,
         "refused": tried.refused,
+        "rounded_finite": reference.rounded_finite(),
         "rms": figure(np.sqrt(np.mean(comparable(sized, arguments.head) ** 2))),
         "sentences": reference.sentences,
         "shapes": shapes,

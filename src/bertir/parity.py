@@ -82,7 +82,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
     """
     try:
         report = json.loads(data)
-        # The step writes null where a number isn't finite (JSON has no NaN) and where no row got other words.
+        # The step writes null where a number isn't finite (JSON has no NaN), and where there is none.
         largest = report["max_abs_difference"]
         difference = math.inf if largest is None else float(largest)
         rounded = None
@@ -92,9 +92,11 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
                 if report["max_abs_difference_rounded"] is None
                 else float(report["max_abs_difference_rounded"])
             )
-        discrimination = float(report["discrimination"] or 0.0)
+        told = report["discrimination"]
+        discrimination = None if told is None else float(told)
         finite = bool(report["all_finite"])
         sound = bool(report["tensorflow_finite"])
+        rounds = report["rounded_finite"] is None or bool(report["rounded_finite"])
         scale = _scale(request.head, report["rms"])
         batches = tuple(dict.fromkeys(int(shape["batch"]) for shape in report["shapes"]))
         signature = report["signature"]
@@ -119,11 +121,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
     threshold, exact = (
         allowed[name] * scale * max(1.0, layers / LAYERS) for name in (request.precision, "fp32")
     )
-    if not sound:
-        raise ParityError(
-            "TensorFlow itself gives numbers that aren't finite, by these weights",
-            advice="Nothing was published. Are these the weights of a trained model?",
-        )
+    _require_numbers(sound=sound, rounds=rounds)
     if not finite or not math.isfinite(difference) or not math.isfinite(rounded or 0.0):
         raise ParityError(
             "the IR gives numbers that aren't finite, where TensorFlow's are",
@@ -144,12 +142,7 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
             advice=_other_ways(request),
             numbers=True,
         )
-    if not discrimination >= DISCRIMINATION_FACTOR * exact:
-        raise ParityError(
-            "the model gives nearly the same output for different sentences"
-            f" (with other words it differs by {discrimination:.2e}), so that agreement proves nothing",
-            advice="Nothing was published. Are these the weights of a trained model?",
-        )
+    _require_discrimination(discrimination, DISCRIMINATION_FACTOR * exact)
     if missing := [name for name in PROMISED[request.recipe] if name not in free]:
         raise ParityError(
             f"the recipe {request.recipe} promises a free {' and '.join(missing)}, and the IR has a fixed one: {refusals}",
@@ -164,6 +157,36 @@ def judge(data: bytes, request: Request, layers: int = LAYERS) -> Parity:
         inferred=inferred,
         report=report,
     )
+
+
+def _require_numbers(*, sound: bool, rounds: bool) -> None:
+    """Refuse weights by which TensorFlow gives none: as they are, or rounded."""
+    if not sound:
+        raise ParityError(
+            "TensorFlow itself gives numbers that aren't finite, by these weights",
+            advice="Nothing was published. Are these the weights of a trained model?",
+        )
+    if not rounds:
+        raise ParityError(
+            "by weights that are rounded to fp16 TensorFlow gives numbers that aren't finite, and by these it does not: some"
+            " weight is larger than fp16 holds (65504)",
+            advice="Nothing was published. Try --precision fp32.",
+        )
+
+
+def _require_discrimination(discrimination: float | None, least: float) -> None:
+    """Refuse what gives nearly the same with other words."""
+    if discrimination is None:
+        raise ParityError(
+            "vocab.txt has no words, so that nothing can be read: agreement proves nothing",
+            advice="Nothing was published. Is it the vocabulary of this model?",
+        )
+    if not discrimination >= least:  # so that a NaN fails too
+        raise ParityError(
+            f"the model gives nearly the same output whatever it reads: with other words it differs by {discrimination:.2e},"
+            " so that agreement proves nothing",
+            advice="Nothing was published. Are these the weights of a trained model?",
+        )
 
 
 def _scale(head: str, rms: object) -> float:

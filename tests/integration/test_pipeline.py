@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from checkout import ROOT, Checkout, copy_checkout
 from google_zip import models_toml, write_zip
-from tiny_bert import config, files, make_model, weights
+from tiny_bert import SPECIAL, config, files, make_model, weights
 
 from bertir.container_step import ContainerStep
 from bertir.errors import ParityError, StepError
@@ -69,8 +70,7 @@ class Counting(Ir):
 
 ir = Counting(Path("/in/model.xml"), sys.argv[2].split(","), sys.argv[3])
 told = {}
-for shape in [1, 128], [FREE, 128], [2, 77]:
-    ir.prepare(*shape)
+ir.prepare((1, 128), (FREE, 128), (2, 77))
 told["prepared"] = ir.asked.copy()
 for name, shape in ("prepared ones", [1, 128]), ("free", [FREE, 128]), ("again", [1, 128]), ("other", [3, 128]):
     ir.asked.clear()
@@ -287,7 +287,7 @@ def test_without_fused_kernels_there_are_none(builder: Builder, tiny_build: Tiny
     assert counts["fused"] > 0 or not counts["avx2"]
 
 
-def test_a_shape_that_was_prepared_is_compiled_once_and_a_refusal_waits_until_it_is_wanted(
+def test_shapes_that_were_prepared_are_compiled_once_and_a_refusal_waits_until_it_is_wanted(
     builder: Builder, tiny_build: TinyBuild
 ) -> None:
     graph = frozen_graph(tiny_build.request.head, DEFAULT_SEQ_LEN)
@@ -334,6 +334,37 @@ def test_a_model_that_reads_no_words_is_refused_whatever_else_it_tells_rows_apar
         assert done.status == 8, done.stderr
         assert "with other words it differs by 0.00e+00" in done.stderr
         assert not (tmp_path / "dist").exists()
+
+
+def test_a_model_of_no_language_is_verified_by_words_of_its_own_vocabulary(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    # To it every word of the sentences is [UNK], and rows of a length are alike.
+    given = files()
+    words = len(given["vocab.txt"].decode().split()) - len(SPECIAL)
+    bases = ["".join(letters) for letters in itertools.product("acgt", repeat=5)]
+    given["vocab.txt"] = "".join(f"{word}\n" for word in (*SPECIAL, *bases[:words])).encode()
+    model = make_model(tmp_path, given, name="bases")
+    done = checkout.invoke("build-ir", "--output", str(tmp_path / "dist"), **model.environment)
+    assert done.status == 0, done.stderr
+    report = json.loads((tmp_path / "dist/bases/reshapable-fp16/report.json").read_bytes())
+    assert report["parity"]["discrimination"] > 0.01
+
+
+def test_a_weight_that_fp16_does_not_hold_is_told_of_and_fp32_builds(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    tensors = weights()
+    tensors["embeddings.word_embeddings.weight"][len(SPECIAL) + 3, 0] = 7e4
+    model = make_model(tmp_path, files(tensors), name="large")
+    asked = ("--output", str(tmp_path / "dist"))
+    done = checkout.invoke("build-ir", *asked, **model.environment)
+    assert done.status == 8, done.stderr
+    assert "some weight is larger than fp16 holds" in done.stderr
+    assert "Try --precision fp32." in done.stderr
+    assert not (tmp_path / "dist").exists()
+    done = checkout.invoke("build-ir", "--precision", "fp32", *asked, **model.environment)
+    assert done.status == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ PARITY = {
     "sentences": 4,
     "shapes": [shape(batch) for batch in (1, 2, 4)],
     "signature": SIGNATURE,
+    "rounded_finite": True,
     "tensorflow_finite": True,
 }
 CONFIG = {

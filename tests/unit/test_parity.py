@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "refused": [{"batch": 2, "sequence": 64, "refused_by": "TensorFlow: no"}],
     "rms": 0.5,
     "sentences": 4,
+    "rounded_finite": True,
     "tensorflow_finite": True,
     "signature": {
         "inputs": [{"name": "IteratorGetNext:0", "type": "i32", "shape": "[1,128]"}],
@@ -195,6 +196,16 @@ def test_numbers_that_are_not_finite_never_pass_and_it_is_told_whose_they_are(ch
         judge(report(**change, tensorflow_finite=False), asked("fp16"))
     assert not weights.value.numbers  # another way to run the IR would tell nothing
     assert "a trained model" in weights.value.advice
+    with pytest.raises(
+        ParityError, match="rounded to fp16 TensorFlow gives numbers that aren't finite"
+    ) as large:
+        judge(report(**change, rounded_finite=False), asked("fp16"))
+    assert not large.value.numbers
+    assert large.value.advice == "Nothing was published. Try --precision fp32."
+
+
+def test_where_no_weight_was_rounded_nothing_is_said_of_it() -> None:
+    assert judge(report(rounded_finite=None), asked("fp32")).rounded is None
 
 
 @pytest.mark.parametrize("discrimination", [0.0, 1.9e-5, float("nan"), -1.0])
@@ -202,6 +213,13 @@ def test_equal_outputs_for_different_sentences_prove_nothing(discrimination: flo
     with pytest.raises(BertirError) as raised:
         judge(report(discrimination=discrimination), asked("fp16"))
     assert isinstance(raised.value, ParityError | StepError)
+
+
+def test_a_vocabulary_without_words_is_not_taken_for_weights_that_tell_nothing_apart() -> None:
+    with pytest.raises(ParityError, match=r"vocab\.txt has no words") as raised:
+        judge(report(discrimination=None), asked("fp16"))
+    assert "vocabulary of this model" in raised.value.advice
+    assert not raised.value.numbers
 
 
 def test_a_report_that_left_out_a_batch_is_not_complete() -> None:

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -134,14 +134,18 @@ def test_what_a_row_gives_without_its_padding_stands_in_its_place(
 
 # the twin, by which it is seen whether a model reads words
 
-CLS, SEP, FIRST_WORD = 1, 2, 3
+CLS, SEP, UNK, FIRST_WORD = 1, 2, 3, 5
 
 
 class Tokenizer:
-    """As much of google-research/bert's as the twin needs."""
+    """As much of google-research/bert's as the twin needs; ids of words begin with `FIRST_WORD`."""
+
+    def __init__(self, words: int = 0) -> None:
+        special = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+        self.vocab = {word: place for place, word in enumerate((*special, *"abcdefghij"[:words]))}
 
     def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
-        return [{"[CLS]": CLS, "[SEP]": SEP}[token] for token in tokens]
+        return [self.vocab[token] for token in tokens]
 
 
 def encoded(rows: list[tuple[list[int], list[int] | None]], length: int) -> np.ndarray:
@@ -156,21 +160,24 @@ def encoded(rows: list[tuple[list[int], list[int] | None]], length: int) -> np.n
     return columns
 
 
-WORDS = st.lists(st.integers(min_value=FIRST_WORD, max_value=6), max_size=5)
+WORDS = st.lists(st.integers(min_value=UNK, max_value=FIRST_WORD + 2), max_size=5)
 
 
-@given(rows=st.lists(st.tuples(WORDS, st.none() | WORDS), min_size=1, max_size=6))
+@given(rows=st.lists(st.tuples(WORDS, st.none() | WORDS), min_size=1, max_size=6), words=st.integers(0, 4))
 def test_a_twin_differs_in_its_words_alone_and_there_is_one_if_there_can_be(
-    programs: dict[str, ModuleType], rows: list[tuple[list[int], list[int] | None]]
+    programs: dict[str, ModuleType], rows: list[tuple[list[int], list[int] | None]], words: int
 ) -> None:
     columns = encoded(rows, 14)
     before = columns.copy()
-    found = programs["rows"].with_other_words(Tokenizer(), columns)
+    tokenizer = Tokenizer(words)
+    found = programs["rows"].with_other_words(tokenizer, columns)
     assert np.array_equal(columns, before)
     spoken = [words for words in ([*first, *(second or [])] for first, second in rows) if words]
-    if found is None:  # every row says the same word, as often as it may
+    own_words = set(range(FIRST_WORD, FIRST_WORD + words))
+    if found is None:  # every row says the same, as often as it may, and the vocabulary has no other word
         said = {tuple(np.resize(other, len(own))) == tuple(own) for own in spoken for other in spoken}
         assert said <= {True}
+        assert all(own_words <= set(own) for own in spoken)
         return
     row, twin = found
     assert twin.shape == (3, 1, 14)
@@ -178,12 +185,21 @@ def test_a_twin_differs_in_its_words_alone_and_there_is_one_if_there_can_be(
     own, other = columns[0, row], twin[0, 0]
     fixed = (columns[1, row] == 0) | (own == CLS) | (own == SEP)
     assert np.array_equal(own[fixed], other[fixed])
-    assert set(other[~fixed]) <= set(itertools.chain(*spoken))
+    assert set(other[~fixed]) <= set(itertools.chain(*spoken)) or set(other[~fixed]) <= own_words
     assert (own != other).any()
 
 
+def test_where_no_sentence_has_a_word_of_the_vocabulary_the_twin_has(programs: dict[str, ModuleType]) -> None:
+    unknown = encoded([([UNK, UNK, UNK], [UNK, UNK]), ([UNK, UNK, UNK], None)], 8)
+    row, twin = programs["rows"].with_other_words(Tokenizer(2), unknown)
+    assert row == 1
+    assert twin[0, 0].tolist() == [CLS, FIRST_WORD, FIRST_WORD + 1, FIRST_WORD, SEP, 0, 0, 0]
+    assert programs["rows"].with_other_words(Tokenizer(0), unknown) is None
+    assert programs["rows"].with_other_words(Tokenizer(2), encoded([([], None), ([], [])], 8)) is None
+
+
 def test_the_twin_is_of_the_shortest_row_that_can_have_other_words(programs: dict[str, ModuleType]) -> None:
-    a, b, c = range(FIRST_WORD, FIRST_WORD + 3)
+    a, b, c, d = range(FIRST_WORD, FIRST_WORD + 4)
     with_words = programs["rows"].with_other_words
     row, twin = with_words(
         Tokenizer(), encoded([([a, b], [c, c]), ([], None), ([a, b, c], None), ([b], [])], 8)
@@ -194,4 +210,67 @@ def test_the_twin_is_of_the_shortest_row_that_can_have_other_words(programs: dic
     row, twin = with_words(Tokenizer(), encoded([([a], None), ([a, b], None), ([a, b, c], None)], 8))
     assert row == 1
     assert twin[0, 0].tolist() == [CLS, a, a, SEP, 0, 0, 0, 0]
+    # Of several rows it is the one that differs most, also if it comes late.
+    row, twin = with_words(Tokenizer(), encoded([([a, b], None), ([a, c, c], None), ([c, d, d], None)], 8))
+    assert row == 0
+    assert twin[0, 0].tolist() == [CLS, c, d, SEP, 0, 0, 0, 0]
     assert with_words(Tokenizer(), encoded([([a], None), ([a, a], None)], 8)) is None
+
+
+# what verify.py says of TensorFlow's numbers
+
+
+def reference(programs: dict[str, ModuleType], folder: Path, **arrays: object) -> Any:
+    given = {"sentences": np.array(2), "paired": np.array([True, False])} | arrays
+    np.savez(
+        folder / "reference.npz",
+        **{name.replace("__", "/"): np.array(array) for name, array in given.items()},  # type: ignore[arg-type]
+    )
+    return programs["verify"].Reference(folder / "reference.npz")
+
+
+NUMBERS, INFINITE = np.ones((2, 3), np.float32), np.array([[1, np.inf, 0], [np.nan, 1, 1]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "finite", "rounded"),
+    [
+        ({"4__outputs": NUMBERS}, True, None),
+        ({"4__outputs": NUMBERS, "8__outputs": INFINITE}, False, None),
+        ({"4__outputs": NUMBERS, "4__exact": NUMBERS}, True, True),
+        ({"4__outputs": INFINITE, "4__exact": NUMBERS}, True, False),
+        (
+            {"4__outputs": NUMBERS, "4__exact": NUMBERS, "8__outputs": INFINITE, "8__exact": NUMBERS},
+            True,
+            False,
+        ),
+        ({"4__outputs": INFINITE, "4__exact": INFINITE}, False, False),
+    ],
+)
+def test_it_is_told_whether_numbers_are_finite_by_the_weights_as_they_are_and_by_rounded_ones(
+    programs: dict[str, ModuleType],
+    tmp_path: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    finite: bool,
+    rounded: bool | None,
+) -> None:
+    found = reference(programs, tmp_path, **arrays)
+    assert (found.finite(), found.rounded_finite()) == (finite, rounded)
+
+
+def test_discrimination_is_how_far_a_row_is_from_its_twin_and_none_without_one(
+    programs: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    columns = encoded([([5], None), ([5, 6], None), ([6, 5], None)], 4)
+    outputs = np.array([[0, 0], [1, 2], [1.25, 1]], np.float32)
+    told = programs["verify"].discrimination
+    found = reference(programs, tmp_path, **{"4__columns": columns, "4__outputs": outputs}, twin=1)
+    assert told(found.rows(4), "pooled") == 1.0
+    alone = reference(programs, tmp_path, **{"4__columns": columns[:, :2], "4__outputs": outputs[:2]})
+    assert told(alone.rows(4), "pooled") is None
+    # Of the last layer, what is said of padding doesn't count: the twin has as much of it as its row.
+    layers = np.array([[[0]] * 4, [[1]] * 4, [[1], [3], [1], [9]]], np.float32)
+    columns[1, 1:, 3] = 0
+    found = reference(programs, tmp_path, **{"4__columns": columns, "4__outputs": layers}, twin=1)
+    assert told(found.rows(4), "sequence") == 2.0

@@ -333,6 +333,8 @@ def test_a_card_tells_shapes_and_parity_with_what_they_mean(model: dict[str, Any
     assert (parity["value"], accepted["value"], discrimination["value"]) == ("2.0e-04", "5.0e-03", "1.1e-01")
     assert "TensorFlow" in parity["type"]
     assert parity["slice"] == "10 sentences, in batches by tokens of 1x128, 4x128"
+    assert "with other words" in discrimination["type"]
+    assert discrimination["slice"] == "one row, of no batch"
     limits = card["considerations"]["technicalLimitations"]
     assert limits[0].endswith("batch free, sequence fixed at 128.")
 

@@ -124,8 +124,10 @@ def test_the_first_comparison_is_told_whatever_the_second_gives(first: dict[str,
         ({"discrimination": 0.0}, "agreement proves nothing"),
         ({"free_dimensions": [], "fixed_dimensions": {"batch": 1}}, "promises a free batch"),
         ({"tensorflow_finite": False}, "TensorFlow itself gives numbers that aren't finite"),
+        ({"rounded_finite": False}, "larger than fp16 holds"),
+        ({"discrimination": None}, "has no words"),
     ],
-    ids=["proves nothing", "fixed batch", "not finite"],
+    ids=["proves nothing", "fixed batch", "not finite", "not finite when rounded", "no words"],
 )
 def test_where_something_else_is_amiss_the_ir_is_neither_right_nor_wrong(
     fault: dict[str, Any], said: str
@@ -205,6 +207,8 @@ def test_a_good_build_and_one_refused_for_other_reasons_are_compared_once(tmp_pa
         ({"discrimination": 0.0}, "proves nothing"),
         ({"free_dimensions": [], "fixed_dimensions": {"batch": 1}}, "promises a free batch"),
         ({"tensorflow_finite": False}, "TensorFlow itself gives numbers"),
+        ({"rounded_finite": False}, "larger than fp16 holds"),
+        ({"discrimination": None}, "has no words"),
     ):
         builder = Measured(tmp_path / said, verify={**PARITY, **fault})
         assert said in str(refused(builder, tmp_path))
