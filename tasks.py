@@ -182,6 +182,7 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",
         "paranoid": PARANOID_HELP,
+        "memory": "bytes that its steps may take together, or with a unit as 2G (default: what is free); short of it they run one after another",
         "engine": ENGINE_HELP,
         "quiet": QUIET_HELP,
         "verbose": VERBOSE_HELP,
@@ -206,6 +207,7 @@ def build_ir(
     mirror: str = "",
     task_data: str = "",
     paranoid: bool = False,
+    memory: str = "",
     engine: str = "",
     quiet: bool = False,
     verbose: bool = False,
@@ -231,6 +233,7 @@ def build_ir(
                 mirror=mirror,
                 paranoid=paranoid,
                 engine=engine,
+                memory=memory,
                 as_json=format_ == "json",
             )
         )
@@ -251,7 +254,7 @@ def build_ir(
         "seq-lens": "tokens a row (default: 128)",
         "task-data": "one for all: mrpc, or a folder with a dev.tsv (default: bertir's own two rows)",
         "jobs": "how many builds at once (default: one a processor)",
-        "memory": "bytes that they may take together, or with a unit as 12G (default: what is free); what takes more by itself runs alone",
+        "memory": "bytes that they may take together, or with a unit as 12G (default: what is free); what takes more by itself runs alone, its steps one after another",
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD] (default: dist)",
         "offline": OFFLINE_HELP,
         "bundle": "take the materials from this file of `invoke fetch --bundle`, and no network (default: none)",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Ended
     from benchmarks.workplace import Ground
 
+IN_TURN = "1G"  # of memory: less than a build's steps take beside one another, of any shape
 # Without `input`: convert_model refuses to cut a graph, and finds the iterator's outputs by itself.
 _CONVERT = f"""
 import openvino
@@ -89,23 +90,33 @@ def cold(ground: Ground) -> Run:
     return _cold(ground, ground.checkpoint)
 
 
+def cold_in_turn(ground: Ground) -> Run:
+    """Build so too, with less memory than steps beside one another may take: they run one after another."""
+    return _cold_beside(ground, ground.checkpoint, f"--memory={IN_TURN}")
+
+
 def cold_hugging_face(ground: Ground) -> Run:
     """Build from the Hugging Face directory, which is imported first."""
+    return _cold_beside(ground, ground.hugging_face)
+
+
+def _cold_beside(ground: Ground, checkpoint: Path, *options: str) -> Run:
+    """Build in a store of its own, which isn't what other contenders build on."""
     kept = ground.store
     try:
-        return _cold(ground, ground.hugging_face)
+        return _cold(ground, checkpoint, *options)
     finally:
         ground.store = kept
 
 
-def _cold(ground: Ground, checkpoint: Path) -> Run:
+def _cold(ground: Ground, checkpoint: Path, *options: str) -> Run:
     # What a user of bertir has after a build of another checkpoint, but for the image's layers, which the engine has.
-    store = ground.place.folder / f"{ground.subject.name}-store-{checkpoint.name}"
+    store = ground.place.folder / f"{ground.subject.name}-store-{checkpoint.name}{''.join(options)}"
     for left in (store, output_of(store)):
         shutil.rmtree(left, ignore_errors=True)
     fresh_store(ground, store)
     ground.store = store
-    return _build(ground, checkpoint=checkpoint)
+    return _build(ground, *options, checkpoint=checkpoint)
 
 
 def warm(ground: Ground) -> Run:
@@ -244,6 +255,12 @@ def contenders(programs: Path | None, reason: str) -> list[Contender]:
             times=1,
         ),
         Contender(name="cold", title="bertir, cold store", run=cold, times=3),
+        Contender(
+            name="cold-in-turn",
+            title=f"bertir, cold store, `--memory {IN_TURN}`: steps one after another",
+            run=cold_in_turn,
+            times=3,
+        ),
         Contender(name="mo", title="`mo` alone, of a frozen graph", run=mo_alone, times=3),
         Contender(name="warm", title="bertir, nothing to do", run=warm, times=7),
         Contender(

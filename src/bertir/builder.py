@@ -80,6 +80,7 @@ class Builder:
 
     Args:
         chosen: the engine that runs steps, by its name (engines.py).
+        memory: the bytes that its steps may take together; None is what is free.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class Builder:
         progress: Progress,
         surroundings: Surroundings | None = None,
         chosen: str = DOCKER,
+        memory: int | None = None,
     ) -> None:
         self.chosen = chosen
+        self.memory = memory
+        self._overlaps: dict[int, bool] = {}
         self.surroundings = surroundings or Surroundings()
         self.layout = layout
         self.store = store
@@ -284,6 +288,25 @@ class Builder:
             stack.callback(running.ends.close)
             self.progress.say(step.name, f"running {self.runtime.where}, beside", State.RUNNING)
             self._begun[derivation.key] = running, stack.pop_all()
+
+    def overlaps(self, weights: int) -> bool:
+        """Whether there is the memory for steps of a build of so many bytes of weights to run beside one another.
+
+        Asked when one of them is about to run, and the engine answers. What was found stays: it doesn't depend on what they take since.
+        """
+        if weights not in self._overlaps:
+            from bertir.memory import estimate, free_memory
+
+            free = free_memory(self) if self.memory is None else self.memory
+            takes = estimate(weights)
+            self._overlaps[weights] = takes <= free
+            if takes > free:
+                self.progress.say(
+                    "engine",
+                    f"steps run one after another: beside one another they may take {takes / 1e9:.1f} GB of memory,"
+                    f" and {free / 1e9:.1f} GB are {'free' if self.memory is None else 'allowed'}",
+                )
+        return self._overlaps[weights]
 
     def start_ahead(self, steps: Iterable[ContainerStep]) -> None:
         """Start steps that are to run in any case, before their inputs are there; if what they run in is there, and the engine does it."""

@@ -33,11 +33,13 @@ class Chain:
 
     Args:
         weights: of a user's checkpoint that isn't in the store yet, what its files say without its digests.
+        size: of the weights, in bytes, as far as it is known before they are read.
     """
 
     builder: Builder
     request: Request
     weights: Weights
+    size: int
     source: Artifact
 
     @property
@@ -67,10 +69,20 @@ class Chain:
     def comparing(self, graph: Graph, ir: Artifact, expected: Artifact) -> ContainerStep:
         return compare(self.builder, self.request, self.weights, graph=graph, ir=ir, expected=expected)
 
-    # ahead; described only when they are asked for: a build with nothing to do asks for none
+    # beside and ahead; described only when they are asked for: a build with nothing to do asks for none, and one that hasn't the memory gets none
+
+    def _overlaps(self) -> bool:
+        return self.builder.overlaps(self.size)
+
+    def beside(self, step: ContainerStep) -> Iterator[ContainerStep]:
+        """A step that is wanted later, while another runs."""
+        if self._overlaps():
+            yield step
 
     def first(self, kind: str, names: Iterable[str]) -> Iterator[ContainerStep]:
         """The first steps, while the checkpoint's files, of these names, are being stored."""
+        if not self._overlaps():
+            return
         if kind == HUGGING_FACE:
             yield self.importing(later(*names))
         elif self.request.recipe != META_GRAPH:
@@ -78,7 +90,7 @@ class Chain:
 
     def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
-        if self.request.recipe != META_GRAPH:
+        if self.request.recipe != META_GRAPH and self._overlaps():
             yield from self._of_checkpoint(later(*CHECKPOINT_FILES))
             yield from self.after_freeze()
 
@@ -88,8 +100,9 @@ class Chain:
 
     def after_freeze(self) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""
-        yield self.converting(later(FROZEN))
-        yield from self.after_convert(self.graph, later(*IR))
+        if self._overlaps():
+            yield self.converting(later(FROZEN))
+            yield from self.after_convert(self.graph, later(*IR))
 
     def after_convert(self, graph: Graph, ir: Artifact) -> Iterator[ContainerStep]:
         """What begins with the IR, while TensorFlow computes still."""

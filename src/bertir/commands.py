@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
+from bertir.amount import size
 from bertir.engines import LOCAL, chosen
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
@@ -38,9 +39,11 @@ def build_ir(
     mirror: str,
     paranoid: bool,
     engine: str,
+    memory: str,
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
+    may_take = size("--memory", memory) if memory else None
     local = None
     if checkpoint:
         from bertir.local_checkpoint import find_checkpoint
@@ -56,6 +59,7 @@ def build_ir(
         mirror=mirror,
         paranoid=paranoid,
         engine=chosen(engine, session.environment),
+        memory=may_take,
     ) as builder:
         if local is None:
             request = replace(request, model=named_or_first(builder.models, request.model))

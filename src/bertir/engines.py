@@ -73,7 +73,7 @@ class Engine(Protocol):
 
     @property
     def memory(self) -> int:
-        """The bytes of memory of its machine; 0 if it doesn't say."""
+        """The bytes of memory of its machine, or those that are left to what it runs; 0 if it doesn't say."""
 
     @property
     def limits_memory(self) -> bool:

@@ -25,6 +25,7 @@ from bertir.failure import KILLED
 from bertir.interruption import held
 from bertir.laying import INPUTS as WAITED
 from bertir.laying import PROGRAMS, lay, relative
+from bertir.memory import left_by_groups
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ class LocalEngine:
 
     def __init__(self, folder: Path, interpreter: Interpreter) -> None:
         self.folder = folder
-        self.memory = 0
         self.limits_memory = False
         self.contains = False
         self._interpreter = interpreter
         self._made: dict[str, _Made] = {}
         self._processes: dict[str, _Process] = {}
+
+    @property
+    def memory(self) -> int:
+        return left_by_groups()
 
     def facts(self) -> EngineFacts:
         machine = os.uname()

@@ -54,7 +54,8 @@ class Order:
 
     Args:
         started: when all of it began, by the machine's monotonic clock.
-        memory: the bytes that it takes at most.
+        takes: the bytes of memory that it takes at most.
+        memory: those that there are for all.
         level: how much it tells.
         pipe: where its progress is shown (relay.py); none if nowhere.
     """
@@ -68,6 +69,7 @@ class Order:
     mirror: str
     paranoid: bool
     engine: str
+    takes: int
     memory: int
     level: Level
     pipe: str
@@ -113,7 +115,8 @@ def build_matrix(session: Session, lists: Lists, work: Work) -> Matrix:
                         mirror=work.mirror,
                         paranoid=work.paranoid,
                         engine=engine,
-                        memory=_takes(target, models),
+                        takes=_takes(target, models),
+                        memory=memory,
                         level=session.progress.level,
                         pipe=pipe,
                     )
@@ -142,9 +145,7 @@ def _jobs(text: str) -> int:
 
 def _takes(target: Target, models: Mapping[str, Model]) -> int:
     model = None if target.checkpoint else models[target.request.model]
-    with contextlib.suppress(OSError):  # its build says what is wrong
-        return estimate(weight_bytes(model, target.local))
-    return estimate(0)
+    return estimate(weight_bytes(model, target.local))
 
 
 # what needs no step
@@ -230,7 +231,7 @@ def build_all(orders: Sequence[Order], *, jobs: int, memory: int) -> Iterator[En
     from bertir.workers import Budget, Lost, do_all
 
     budget = Budget(jobs=jobs, memory=memory)
-    for order, ended in do_all(build, orders, budget, lambda order: order.memory):
+    for order, ended in do_all(build, orders, budget, lambda order: order.takes):
         if isinstance(ended, Lost):
             error = BertirError(
                 "its process, or that of another build beside it, was killed",
@@ -263,7 +264,11 @@ def _ended(order: Order, progress: Progress) -> Ended:
     try:
         local = target.local
         with session.builder(
-            offline=order.offline, mirror=order.mirror, paranoid=order.paranoid, engine=order.engine
+            offline=order.offline,
+            mirror=order.mirror,
+            paranoid=order.paranoid,
+            engine=order.engine,
+            memory=order.memory,
         ) as builder:
             built, published = healed(
                 lambda: pipeline.build_ir(builder, target.request, order.output, local), progress

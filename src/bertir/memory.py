@@ -1,4 +1,4 @@
-"""What builds take of the machine's memory: how much one takes at most, and how many may run at once.
+"""What builds take of the machine's memory: how much one takes at most, how many may run at once, and whether the steps of one may.
 
 An estimate: the container's limit is what holds. It is there so that several builds at once don't drive a machine into
 swap, or one another's steps into the kernel's arms.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,34 @@ AT_ONCE = 2  # of a build's steps, each with the container's limit
 # Beside its steps: the process that hashes and copies.
 OF_HOST = 100_000_000
 _MEMINFO = Path("/proc/meminfo")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """Where a control group tells of its memory (cgroups(7)), and under which names its cache, which can be dropped."""
+
+    folder: str
+    limit: str
+    used: str
+    cache: tuple[str, ...]
+
+
+_UNLIMITED = 1 << 60  # version 1 writes the largest number of pages; version 2 the word max
+_V1 = _Files(
+    folder="memory",
+    limit="memory.limit_in_bytes",
+    used="memory.usage_in_bytes",
+    cache=("total_inactive_file", "total_active_file"),
+)
+_V2 = _Files(folder="", limit="memory.max", used="memory.current", cache=("inactive_file", "active_file"))
 
 
 def estimate(weights: int) -> int:
-    """Give the bytes of memory that a build of weights of so many bytes takes at most, whatever the recipe."""
+    """Give the bytes of memory that a build of weights of so many bytes takes at most, whatever the recipe.
+
+    So much it takes where steps run beside one another. One after another, they take half of it or less: each as much as `mo`.
+    """
     return OF_HOST + min(OF_ITSELF + int(PER_WEIGHT_BYTE * weights), AT_ONCE * Limits().memory_bytes)
 
 
@@ -41,6 +66,42 @@ def free_memory(builder: Builder) -> int:
     with contextlib.suppress(EngineError):
         free = min(free, builder.engine.memory or free)
     return free
+
+
+def left_by_groups() -> int:
+    """Give the bytes that the control groups of this process leave it, a container's or a pod's; 0 if they limit nothing."""
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    left = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        files = _V1 if controllers else _V2
+        # In a container the path may be the one outside; what is mounted there is its own group, at the root.
+        group = Path(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                left.append(_left_by(_GROUPS / files.folder / folder, files))
+    return min(left, default=0)
+
+
+def _left_by(folder: Path, files: _Files) -> int:
+    """Give what one group leaves, of which at least a byte is left.
+
+    Raises:
+        OSError, ValueError, KeyError: it has no limit, or tells something else.
+    """
+    limit = int((folder / files.limit).read_text(encoding="ascii"))
+    if limit >= _UNLIMITED:
+        raise ValueError(limit)
+    told = dict(
+        line.split(maxsplit=1) for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    )
+    cache = sum(int(told[name]) for name in files.cache)
+    return max(1, limit - int((folder / files.used).read_text(encoding="ascii")) + cache)
 
 
 def _available() -> int:

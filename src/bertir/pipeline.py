@@ -28,7 +28,7 @@ from bertir.materials import (
 from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
 from bertir.nearest import did_you_mean
 from bertir.page_step import page_of
-from bertir.preflight import require_room
+from bertir.preflight import require_room, weight_bytes
 from bertir.provenance import provenance
 from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
@@ -103,14 +103,15 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         builder.progress.say("checkpoint", local.case)
         given, weights = _add(builder, request, pins, local)
         source = patch_source(builder, pins)
-        kind = local.kind
+        kind, size = local.kind, weight_bytes(None, local)
     else:
         model = find_model(pins.models, request.model)
         weights, kind = of_model(model), GOOGLE if isinstance(model.archive, GoogleZip) else HUGGING_FACE
         require_length(weights, request.tokens(weights.max_positions))
         given = fetch_model(builder, model)
         source = patch_source(builder, pins)
-    chain = Chain(builder=builder, request=request, weights=weights, source=source.artifact)
+        size = weight_bytes(model)
+    chain = Chain(builder=builder, request=request, weights=weights, size=size, source=source.artifact)
     steps = [source]
     checkpoint = given
     if kind == HUGGING_FACE:
@@ -127,12 +128,14 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
     else:
         graph = chain.graph
         expecting = chain.expecting(checkpoint, graph)
-        freezing = builder.run(chain.freezing(checkpoint), ahead=chain.after_freeze(), beside=[expecting])
+        freezing = builder.run(
+            chain.freezing(checkpoint), ahead=chain.after_freeze(), beside=chain.beside(expecting)
+        )
         frozen = freezing.artifact
         converting = chain.converting(frozen)
         steps.append(freezing)
     # What TensorFlow says of the checkpoint is computed beside the freeze and the conversion: neither has a part in it.
-    ir = builder.run(converting, beside=[expecting])
+    ir = builder.run(converting, beside=chain.beside(expecting))
     if not ir.cached:  # else that comparison is likely to be there too
         builder.give_ahead(chain.after_convert(graph, ir.artifact))
     expected = builder.run(expecting)
@@ -161,7 +164,10 @@ def _add(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint)
 
     said = of_checkpoint(local, Artifact(files={}))
     require_length(said, request.tokens(said.max_positions))
-    chain = Chain(builder=builder, request=request, weights=said, source=later(*pins.source.patched))
+    source = later(*pins.source.patched)
+    chain = Chain(
+        builder=builder, request=request, weights=said, size=weight_bytes(None, local), source=source
+    )
     given = add_checkpoint(
         builder.store, local, lambda: builder.start_ahead(chain.first(local.kind, local.files))
     )

@@ -113,12 +113,13 @@ def weight_bytes(model: Model | None, local: LocalCheckpoint | None = None) -> i
     try:
         said = json.loads(read_text(config, SMALL_BYTES))
         hidden, vocabulary = int(said["hidden_size"]), int(said["vocab_size"])
-    except (BertirError, ValueError, TypeError, KeyError, RecursionError):
+        most = sum(path.stat().st_size for path in local.files.values())
+    except (BertirError, OSError, ValueError, TypeError, KeyError, RecursionError):
         return 0  # said where it is built
     numbers = encoder_parameters(
         layers=local.layers, hidden=hidden, vocabulary=vocabulary, max_positions=local.max_positions
     )
-    return min(4 * numbers, sum(path.stat().st_size for path in local.files.values()))
+    return min(4 * numbers, most)
 
 
 def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None) -> list[Work]:

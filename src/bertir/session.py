@@ -45,9 +45,15 @@ class Session:
         return Store(default_root(self.environment), paranoid=paranoid or said == "1")
 
     def builder(
-        self, *, offline: bool = False, mirror: str = "", paranoid: bool = False, engine: str = DOCKER
+        self,
+        *,
+        offline: bool = False,
+        mirror: str = "",
+        paranoid: bool = False,
+        engine: str = DOCKER,
+        memory: int | None = None,
     ) -> Builder:
-        """Give a builder; use it as a context manager. Its steps are run by the engine of that name (engines.py).
+        """Give a builder; use it as a context manager. Its steps are run by the engine of that name (engines.py), in `memory` bytes.
 
         Raises:
             ConfigurationError: `mirror`, or BERTIR_MIRROR, or what `store` reads can't be.
@@ -68,6 +74,7 @@ class Session:
             environment=self.environment,
             progress=self.progress,
             chosen=engine,
+            memory=memory,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import time
 from contextlib import ExitStack
@@ -21,8 +23,10 @@ from bertir.engine import IDLE_SHARES, USUAL_SHARES, Engine
 from bertir.errors import EngineError, StepError
 from bertir.hint import LARGE_BYTES
 from bertir.local_checkpoint import Options, find_checkpoint
+from bertir.memory import estimate
 from bertir.pipeline import build_ir
-from bertir.progress import SILENT
+from bertir.preflight import weight_bytes
+from bertir.progress import SILENT, Progress
 from bertir.report import Request
 from bertir.runner import Runner
 from bertir.store import Blob, LostObjectError, Store
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.derivation import Realised
+    from bertir.local_checkpoint import LocalCheckpoint
     from bertir.materials import Pins
 
 pytestmark = pytest.mark.engine
@@ -408,7 +413,8 @@ def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(ben
 
 # a whole build
 
-FIVE = ["import", "freeze", "reference", "convert", "verify"]
+FIVE = ["import", "freeze", "reference", "convert", "verify"]  # as they are started ahead
+IN_TURN = ["import", "freeze", "convert", "reference", "verify"]
 
 
 @pytest.fixture
@@ -442,15 +448,46 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return seen
 
 
-def test_a_build_starts_each_step_once_and_ahead_and_verify_begins_with_the_ir(
-    bench: Bench, events: list[tuple[str, str]], tmp_path: Path
-) -> None:
+@pytest.fixture
+def local(tmp_path: Path) -> LocalCheckpoint:
     folder = tmp_path / "tuned"
     folder.mkdir()
     for name, data in files().items():
         (folder / name).write_bytes(data)
     assert (folder / "model.safetensors").stat().st_size >= LARGE_BYTES  # else it is there at once
-    local = find_checkpoint(Options(path=folder))
+    return find_checkpoint(Options(path=folder))
+
+
+def test_a_build_without_the_memory_for_steps_beside_one_another_runs_one_after_another(
+    bench: Bench,
+    opened: Callable[[str], Bench],
+    events: list[tuple[str, str]],
+    local: LocalCheckpoint,
+    tmp_path: Path,
+) -> None:
+    said = io.StringIO()
+    bench.builder.progress = Progress(stream=said)
+    bench.builder.memory = estimate(weight_bytes(None, local)) - 1
+    built, _ = build_ir(bench.builder, Request(precision="fp32"), tmp_path / "dist", local)
+    # Each is started when what the one before gave is stored.
+    one_after_another = [event for event in events if event[0] in ("enter", "stores")]
+    expected = [event for step in IN_TURN for event in (("enter", step), ("stores", step))]
+    assert [event for event, _ in itertools.groupby(one_after_another)] == expected
+    assert not [step for what, step in events if what.startswith("give")]
+    assert said.getvalue().count("steps run one after another") == 1
+    assert "GB are allowed" in said.getvalue()
+    # What comes out is what comes out of one that had it.
+    other = opened("other")
+    other.builder.memory = estimate(weight_bytes(None, local))
+    events.clear()
+    again, _ = build_ir(other.builder, Request(precision="fp32"), tmp_path / "other", local)
+    assert [step for what, step in events if what == "give_some"] == ["verify"]
+    assert (again.ir, again.checkpoint, again.parity) == (built.ir, built.checkpoint, built.parity)
+
+
+def test_a_build_starts_each_step_once_and_ahead_and_verify_begins_with_the_ir(
+    bench: Bench, events: list[tuple[str, str]], local: LocalCheckpoint, tmp_path: Path
+) -> None:
     build_ir(bench.builder, Request(precision="fp32"), tmp_path / "dist", local)
     assert [step for what, step in events if what == "enter"] == FIVE
     at = {event: place for place, event in reversed([*enumerate(events)])}

@@ -202,20 +202,43 @@ KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 def test_a_step_that_the_kernel_ended_for_want_of_memory_is_told_as_that(
     builder: Builder, program: str, told: str
 ) -> None:
+    assert with_256_megabytes(builder, SHORT, program).startswith(told)
+
+
+# What it has of this container's memory, and of that with 100 MB in use and 100 MB of a file in the cache.
+LEFT = """
+import pathlib
+from bertir.local import Interpreter, LocalEngine
+engine = LocalEngine(pathlib.Path("/tmp"), Interpreter(path=pathlib.Path("/usr/bin/python3"), version="3", environment={}, home={}))
+print(engine.memory)
+used = b"x" * 100_000_000
+pathlib.Path("/var/file").write_bytes(used)
+print(engine.memory)
+"""
+
+
+def test_the_local_engine_has_what_its_container_leaves(builder: Builder) -> None:
+    before, after = map(int, with_256_megabytes(builder, LEFT).split())
+    assert 200 << 20 < before < 256 << 20
+    assert 90_000_000 < before - after < 120_000_000
+
+
+def with_256_megabytes(builder: Builder, program: str, *arguments: str) -> str:
+    """What a program prints, run in a container that may take so much."""
     ended = subprocess.run(
         [
             *("docker", "run", "--rm", "--pull=never", "--network=none", "--user=0"),
             *("--memory=256m", "--memory-swap=256m", "--tmpfs=/tmp"),
             *(f"--volume={ROOT}:/work:ro", f"--volume={sysconfig.get_paths()['purelib']}:/packages:ro"),
             *("--env=PYTHONPATH=/work/src:/packages", builder.load_image()),
-            *("/usr/bin/python3", "-c", SHORT, program),
+            *("/usr/bin/python3", "-c", program, *arguments),
         ],
         check=False,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith(told), ended.stdout
+    return ended.stdout
 
 
 # killed

@@ -48,5 +48,6 @@ class TinyBuild:
             builder=builder,
             request=request or self.request,
             weights=self.weights,
+            size=0,
             source=self.source.artifact,
         )

@@ -500,9 +500,15 @@ class Asking(Session):
     """Tells how it is asked for a builder."""
 
     def builder(
-        self, *, offline: bool = False, mirror: str = "", paranoid: bool = False, engine: str = DOCKER
+        self,
+        *,
+        offline: bool = False,
+        mirror: str = "",
+        paranoid: bool = False,
+        engine: str = DOCKER,
+        memory: int | None = None,
     ) -> Builder:
-        del offline, mirror, engine
+        del offline, mirror, engine, memory
         raise AskedError(paranoid)
 
 
