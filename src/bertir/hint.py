@@ -13,6 +13,9 @@ space (sshfs, rclone) make up numbers and times of change, so that another check
 same place, may have the same mark. Its weights are others, and the samples show it: they are spread over the whole file,
 and the last one is its end, where a classifier's weights lie, which may be all that a training changed.
 
+What this process wrote itself is remembered as it was written, if it has its place: it was complete in a folder of ours, which
+nobody else knew by name, and the folder's own time of change, which came when it was renamed, is a later one (`published`).
+
 What hints can't see is bytes that change between the samples and no time with them: damage by the disk, or on such a file
 system a change of a few weights. `--paranoid` reads everything, as `invoke verify` and `check` do.
 """
@@ -36,7 +39,7 @@ from bertir.staging import staged_file
 from bertir.store_folder import WORK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from io import BufferedReader
     from pathlib import Path
 
@@ -85,6 +88,39 @@ class Hints:
                         self._unread[path] = (mark, hint)
                     return hint
             return self._found(path, file, mark)
+
+    def read(self, path: Path, mark: Mark, digest: Digest, begun: int) -> None:
+        """Remember what somebody found who read a file.
+
+        Args:
+            path: the file.
+            mark: how it was, before and after.
+            digest: what was found.
+            begun: when the reading began (nanoseconds).
+        """
+        if mark.size >= LARGE_BYTES and mark.is_settled(begun):
+            self._note(path, mark, digest)
+
+    def published(self, folder: Path, files: Mapping[str, Digest]) -> None:
+        """Remember files of a folder that this process wrote, and renamed when they were complete.
+
+        From then on others may write to them; and whoever does gives them a time of change that isn't before the folder's,
+        which the renaming set. A file system whose clock didn't move in between, or that sets none, tells nothing: then
+        nothing is remembered.
+        """
+        with contextlib.suppress(OSError):
+            renamed = folder.stat().st_ctime_ns
+            for name, digest in files.items():
+                mark = Mark.of((folder / name).stat())
+                if mark.size >= LARGE_BYTES and max(mark.modified_ns, mark.changed_ns) < renamed:
+                    self._note(folder / name, mark, digest)
+
+    def _note(self, path: Path, mark: Mark, digest: Digest) -> None:
+        """Save a hint of a file that is as `mark` says."""
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            samples = sampled(file, mark.size)
+            if Mark.of(os.fstat(file.fileno())) == mark:
+                self._save(mark, digest, samples)
 
     def confirm(self) -> None:
         """Read what is built from and was only believed so far.

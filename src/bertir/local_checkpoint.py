@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 from codecs import BOM_UTF8
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -201,10 +202,13 @@ def _add(store: Store, name: str, path: Path, marks: Marks, copying: Callable[[]
             return present
     if size >= LARGE_BYTES:
         copying()
+    begun = time.time_ns()
     try:
-        return store.add(_steadily(path, marks), expected=digest, what=path.name, size=size)
+        stored = store.add(_steadily(path, marks), expected=digest, what=path.name, size=size)
     except DigestMismatchError as error:  # unchanged by its times, or it would have been said
         raise ConfigurationError(f"{path} was read twice, and gave other bytes", advice=_COPY_IT) from error
+    store.hints.read(path, marks.files[path], stored.digest, begun)
+    return stored
 
 
 @contextlib.contextmanager

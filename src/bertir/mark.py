@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Within it two writings may leave the same times: FAT's move by two seconds, and a single write may take long once it has
 # moved them.
 GRAIN_NS = 3_000_000_000
+# A kernel's own file systems take the time of its tick (10 ms at most): what is written one after that has another.
+TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ import errno
 import json
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
+from bertir.mark import TICK_NS
 from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room
 from bertir.small_file import read_small
@@ -78,6 +80,7 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
             store.copy_out(blob, staged / name, what=name)
         write_synced(staged / SUMS, checksums(artifact))
         signed = (folder / SIGNATURES).exists()
+    store.hints.published(folder, {name: blob.digest for name, blob in artifact.files.items()})
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
@@ -101,6 +104,9 @@ def taking_place(folder: Path, size: int) -> Iterator[Path]:
             yield staged
             _open_to_readers(staged)
             sync_folder(staged)
+            time.sleep(
+                TICK_NS / 1e9
+            )  # so that it is seen who wrote to it once others knew its name (hint.py)
             _put_in_place(staged, folder)
             sync_folder(folder.parent)
     except OSError as error:

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bertir.errors import ConfigurationError
-from bertir.mark import Mark
+from bertir.mark import TICK_NS, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-
-# Times move by the kernel's tick (10 ms at most): two writes within one can't be told apart.
-_TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Marks:
         """
         files = {path: _mark(path) for path in paths}
         youngest = max((mark.changed_ns for mark in files.values()), default=0)
-        if 0 <= time.time_ns() - youngest < _TICK_NS:
-            time.sleep(_TICK_NS / 1e9)
+        if 0 <= time.time_ns() - youngest < TICK_NS:  # two writes within one can't be told apart
+            time.sleep(TICK_NS / 1e9)
             files = {path: _mark(path) for path in files}
         return cls(files)
 

@@ -341,8 +341,6 @@ def test_a_build_with_nothing_to_do_reads_neither_the_checkpoint_nor_the_model_a
     ran, published = build(store, checkpoint, tmp_path / "dist")
     assert ran
     assert not published.unchanged
-    time.sleep(2 * TICK)
-    build(store, checkpoint, tmp_path / "dist")  # now what was published has settled, and is remembered
     again: list[tuple[int, Published]] = []
     fresh = Store(store.root)
     assert bytes_read(lambda: again.append(build(fresh, checkpoint, tmp_path / "dist"))) < len(LARGE)
@@ -471,6 +469,56 @@ def test_a_published_file_that_is_damaged_in_place_is_published_anew(
     ran, anew = build(Store(store.root), checkpoint, tmp_path / "dist")
     assert (ran, anew.unchanged) == (0, False)
     assert (anew.folder / "model.bin").read_bytes() == LARGE
+
+
+# what was just published
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> Path:
+    """A folder with a large file, renamed into its place a tick after the file was complete."""
+    (tmp_path / "staged").mkdir()
+    (tmp_path / "staged" / "model.bin").write_bytes(LARGE)
+    time.sleep(2 * TICK)
+    (tmp_path / "staged").rename(tmp_path / "dist")
+    return tmp_path / "dist"
+
+
+def test_what_was_published_is_remembered_at_once(store: Store, placed: Path) -> None:
+    store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+    found: list[Digest] = []
+    other = Store(store.root)
+    assert bytes_read(lambda: found.append(other.hints.digest(placed / "model.bin"))) < LOOKED
+    assert found == [Digest.of_bytes(LARGE)]
+
+
+@pytest.mark.parametrize("when", ["before it is noted", "after it was"])
+def test_what_others_wrote_to_once_it_was_published_is_read(store: Store, placed: Path, when: str) -> None:
+    model = placed / "model.bin"
+    if when == "after it was":
+        store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+    before = model.stat()
+    flip(model)
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if when == "before it is noted":
+        store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+        assert hints(store) == []
+    assert Store(store.root).hints.digest(model) == Digest.of_bytes(model.read_bytes())
+
+
+def test_what_was_written_in_its_place_is_not_taken_for_published(store: Store, placed: Path) -> None:
+    (placed / "model.bin").write_bytes(LARGE)
+    store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+    assert hints(store) == []
+
+
+def test_what_is_gone_by_then_or_small_is_not_remembered(store: Store, placed: Path) -> None:
+    (placed / "model.xml").write_bytes(b"<net/>")
+    store.hints.published(
+        placed, {"model.xml": Digest.of_bytes(b"<net/>"), "model.bin.gone": Digest.of_bytes(LARGE)}
+    )
+    store.hints.published(placed / "gone", {"model.bin": Digest.of_bytes(LARGE)})
+    assert hints(store) == []
 
 
 def verify(session: Session, folder: Path, **given: Any) -> str:
