@@ -229,7 +229,9 @@ class Tensors:
         """As float32, which holds every float16 and bfloat16 exactly."""
         import numpy as np
 
-        tensor: npt.NDArray[np.float32] = self._file.get_tensor(self._stored[key]).astype(np.float32)
+        tensor: npt.NDArray[np.float32] = self._file.get_tensor(self._stored[key]).astype(
+            np.float32, copy=False
+        )
         return tensor
 
 
@@ -300,7 +302,7 @@ def tensor_problems(tensors: Tensors, shapes: dict[str, list[int]]) -> list[str]
 
 
 def read_weights(path: Path, shapes: dict[str, list[int]], config: dict[str, Any]) -> Weights:
-    """The value of each variable, in TensorFlow's layout."""
+    """The value of each variable, in TensorFlow's layout. One tensor at a time is held twice."""
     import numpy as np
 
     tensors = Tensors(path, config)
@@ -314,15 +316,20 @@ def read_weights(path: Path, shapes: dict[str, list[int]], config: dict[str, Any
             if any(problem.startswith("missing: ") for problem in problems)
             else "Save the encoder alone (BertModel.save_pretrained), with the config.json that belongs to it.",
         )
-    weights = {name: tensors.read(tensors.key(name)) for name in shapes}
-    not_finite = [tensors.key(name) for name in sorted(shapes) if not np.isfinite(weights[name]).all()]
+    weights: Weights = {}
+    not_finite = []
+    for name in sorted(shapes):
+        tensor = tensors.read(tensors.key(name))
+        if not np.isfinite(tensor).all():
+            not_finite.append(tensors.key(name))
+        weights[name] = np.ascontiguousarray(tensor.T) if is_kernel(name) else tensor
     if not_finite:
         fail(
             f"{path.name} holds NaN or infinite numbers.",
             *(f"not finite: {key}" for key in not_finite),
             "Such a model computes nothing; look for a copy that is whole.",
         )
-    return {name: np.ascontiguousarray(w.T) if is_kernel(name) else w for name, w in weights.items()}
+    return weights
 
 
 def build_graph(config: dict[str, Any], source: Path, label_count: int) -> dict[str, Any]:
@@ -359,17 +366,26 @@ def build_graph(config: dict[str, Any], source: Path, label_count: int) -> dict[
 
 
 def write_checkpoint(directory: Path, variables: dict[str, Any], weights: Weights) -> None:
+    """Write the three files that a Saver writes.
+
+    Its `checkpoint` (the state) isn't among them, which holds paths and a time, nor its own .meta, whose maps are in hash
+    order. And the tensors are written by the operation that it has for that, fed with them: to give them to the variables
+    first would take as much memory again, and longer than all else.
+    """
     import tensorflow.compat.v1 as tf
 
     saver = tf.train.Saver(variables)
     prefix = str(directory / CHECKPOINT)
-    with tf.Session() as session:
-        for name, variable in variables.items():
-            variable.load(weights[name], session)
-        # `checkpoint` (the state) holds paths and a time; Saver's own .meta has maps in hash order.
-        saver.save(session, prefix, write_meta_graph=False, write_state=False)
     meta = tf.train.export_meta_graph(saver_def=saver.as_saver_def())
     Path(f"{prefix}.meta").write_bytes(meta.SerializeToString(deterministic=True))
+    names = sorted(weights)  # as a Saver has them
+    with tf.Graph().as_default() as graph:
+        tensors = [tf.placeholder(tf.float32, weights[name].shape) for name in names]
+        write = tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+        )
+    with tf.Session(graph=graph) as session:
+        session.run(write, {tensor: weights[name] for tensor, name in zip(tensors, names, strict=True)})
 
 
 def write_outputs(

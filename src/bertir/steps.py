@@ -45,6 +45,7 @@ def import_checkpoint(builder: Builder, model: Artifact, source: Artifact) -> Co
         ),
         inputs=mounted | _mounted("/in", model) | {"/in/source/modeling.py": source["modeling.py"]},
         outputs=CHECKPOINT_FILES,
+        keeps_memory=True,
     )
 
 
