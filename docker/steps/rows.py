@@ -5,6 +5,7 @@ Imported by the programs beside it, in the container.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     Ids = npt.NDArray[np.int32]
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]")
-NO_WORDS = (*SPECIAL_TOKENS, "[PAD]", "[MASK]")
+NO_WORD = re.compile(r"\[.*\]")  # [UNK], [unused7]
+MOST_WORDS = 256  # of a vocabulary, that take the place of those which it hasn't
 SHORTEST = 3  # [CLS] [SEP] [SEP]: a pair of which nothing is left
 
 
@@ -92,11 +94,21 @@ def texts(sentences: list[str]) -> list[tuple[str, str | None]]:
 
 
 def encode_all(tokenizer: Any, rows: list[tuple[str, str | None]], length: int) -> Ids:  # noqa: ANN401
-    """The inputs of all rows: [3, rows, sequence]."""
+    """The inputs of all rows: [3, rows, sequence].
+
+    A vocabulary of another language, or of none, may lack the sentences' words. Rows of nothing but [UNK] would say nothing
+    of all its others: so each is replaced by a word that it has, from its begin to its end.
+    """
     import numpy as np
 
     encoded = [encode(tokenizer, first, second, length) for first, second in rows]
-    return np.stack([np.stack(column) for column in zip(*encoded, strict=True)])
+    columns: Ids = np.stack([np.stack(column) for column in zip(*encoded, strict=True)])
+    words = [number for word, number in tokenizer.vocab.items() if not NO_WORD.fullmatch(word)]
+    unknown = columns[0] == tokenizer.vocab["[UNK]"]
+    if words:
+        spread = words[:: -(-len(words) // MOST_WORDS)]
+        columns[0, unknown] = np.resize(spread, np.count_nonzero(unknown))
+    return columns
 
 
 def with_other_words(tokenizer: Any, columns: Ids) -> tuple[int, Ids] | None:  # noqa: ANN401
@@ -104,32 +116,21 @@ def with_other_words(tokenizer: Any, columns: Ids) -> tuple[int, Ids] | None:  #
 
     A model that gives the same for both reads no words: there is nothing else that it could tell them apart by. Of the rows
     that hold words it is the shortest, as the twin is run too, and its words are those of the row that it differs most
-    from, repeated if they are too few. A vocabulary of another language, or of no language, may have none of the sentences'
-    words, and no two rows with different ones: the twin's then are the vocabulary's own. None if that has no words.
+    from, repeated if they are too few. None if no two rows have different ones, as the vocabulary has none.
     """
     import numpy as np
 
     ids, mask, _ = columns
     special = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
     places = (mask == 1) & ~np.isin(ids, special)
-    ordered = [row for row in np.argsort(mask.sum(axis=1), kind="stable") if places[row].any()]
-
-    def twin(row: int, words: npt.NDArray[Any]) -> tuple[int, Ids]:
-        column: Ids = columns[:, [row]].copy()
-        column[0, 0, places[row]] = words
-        return int(row), column
-
-    for row in ordered:
+    for row in np.argsort(mask.sum(axis=1), kind="stable"):
         own = ids[row, places[row]]
-        others = [np.resize(ids[other, places[other]], len(own)) for other in ordered]
-        words = max(others, key=lambda words: np.count_nonzero(words != own))
-        if (words != own).any():
-            return twin(row, words)
-    for row in ordered:
-        own = ids[row, places[row]]
-        spare = [
-            number for word, number in tokenizer.vocab.items() if word not in NO_WORDS and number not in own
+        others = [
+            np.resize(ids[other, places[other]], len(own)) for other in range(len(ids)) if places[other].any()
         ]
-        if spare:
-            return twin(row, np.resize(spare, len(own)))
+        words = max(others, key=lambda words: np.count_nonzero(words != own), default=own)
+        if (words != own).any():
+            twin: Ids = columns[:, [row]].copy()
+            twin[0, 0, places[row]] = words
+            return int(row), twin
     return None

@@ -303,8 +303,8 @@ class Builder:
             if takes > free:
                 self.progress.say(
                     "engine",
-                    f"steps run one after another: beside one another they may take {takes / 1e9:.1f} GB of memory,"
-                    f" and {free / 1e9:.1f} GB are {'free' if self.memory is None else 'allowed'}",
+                    f"steps run one after another: beside one another they may take {takes / 1e6:.0f} MB of memory,"
+                    f" and there are {free / 1e6:.0f}",
                 )
         return self._overlaps[weights]
 

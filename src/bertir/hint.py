@@ -13,11 +13,11 @@ space (sshfs, rclone) make up numbers and times of change, so that another check
 same place, may have the same mark. Its weights are others, and the samples show it: they are spread over the whole file,
 and the last one is its end, where a classifier's weights lie, which may be all that a training changed.
 
-What this process wrote itself is remembered as it was written, if it has its place: it was complete in a folder of ours, which
-nobody else knew by name, and the folder's own time of change, which came when it was renamed, is a later one (`published`).
+What this process wrote itself is remembered as it was when it was complete, in a folder of ours, which nobody else knew by name
+(`written`), if that is what is in its place then (`published`).
 
-What hints can't see is bytes that change between the samples and no time with them: damage by the disk, or on such a file
-system a change of a few weights. `--paranoid` reads everything, as `invoke verify` and `check` do.
+What hints can't see is bytes that change between the samples and no time with them: damage by the disk, on such a file system
+a change of a few weights, or in memory (tmpfs) what a program writes by a mapping that it made before. `--paranoid` reads everything, as `invoke verify` and `check` do.
 """
 
 from __future__ import annotations
@@ -101,19 +101,27 @@ class Hints:
         if mark.size >= LARGE_BYTES and mark.is_settled(begun):
             self._note(path, mark, digest)
 
-    def published(self, folder: Path, files: Mapping[str, Digest]) -> None:
-        """Remember files of a folder that this process wrote, and renamed when they were complete.
+    def written(self, staged: Path, files: Mapping[str, Digest]) -> dict[str, tuple[Mark, Digest]]:
+        """Give what can be remembered of files that this process wrote, once the folder that they are in has its place.
 
-        From then on others may write to them; and whoever does gives them a time of change that isn't before the folder's,
-        which the renaming set. A file system whose clock didn't move in between, or that sets none, tells nothing: then
-        nothing is remembered.
+        So far nobody else knows its name. From then on others may write to them, and whoever does gives them another time of
+        change, if the file system's clock has moved since the last one: the folder is touched, to see whether it has.
         """
         with contextlib.suppress(OSError):
-            renamed = folder.stat().st_ctime_ns
-            for name, digest in files.items():
-                mark = Mark.of((folder / name).stat())
-                if mark.size >= LARGE_BYTES and max(mark.modified_ns, mark.changed_ns) < renamed:
-                    self._note(folder / name, mark, digest)
+            os.utime(staged)
+            now = staged.stat().st_ctime_ns
+            marks = {name: Mark.of((staged / name).stat()) for name in files}
+            return {
+                name: (mark, files[name])
+                for name, mark in marks.items()
+                if mark.size >= LARGE_BYTES and max(mark.modified_ns, mark.changed_ns) < now
+            }
+        return {}
+
+    def published(self, folder: Path, written: Mapping[str, tuple[Mark, Digest]]) -> None:
+        """Remember what was written, if it lies in `folder` now, and is as it was."""
+        for name, (mark, digest) in written.items():
+            self._note(folder / name, mark, digest)
 
     def _note(self, path: Path, mark: Mark, digest: Digest) -> None:
         """Save a hint of a file that is as `mark` says."""

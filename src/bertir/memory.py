@@ -32,28 +32,43 @@ _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """Where a control group tells of its memory (cgroups(7)), and under which names its cache, which can be dropped."""
+    """Where control groups tell of their memory (cgroups(7)).
 
-    folder: str
-    limit: str
+    Args:
+        folders: where they may be mounted.
+        limits: files that hold one; `max` is none.
+        inherited: in memory.stat, the least limit of all groups above.
+        cache: and what can be dropped.
+    """
+
+    folders: tuple[str, ...]
+    limits: tuple[str, ...]
     used: str
+    inherited: str
     cache: tuple[str, ...]
 
 
-_UNLIMITED = 1 << 60  # version 1 writes the largest number of pages; version 2 the word max
+_UNLIMITED = 1 << 60  # version 1 writes the largest number of pages for no limit
 _V1 = _Files(
-    folder="memory",
-    limit="memory.limit_in_bytes",
+    folders=("memory",),
+    limits=("memory.limit_in_bytes",),
     used="memory.usage_in_bytes",
+    inherited="hierarchical_memory_limit",
     cache=("total_inactive_file", "total_active_file"),
 )
-_V2 = _Files(folder="", limit="memory.max", used="memory.current", cache=("inactive_file", "active_file"))
+_V2 = _Files(
+    folders=("", "unified"),
+    limits=("memory.max", "memory.high"),
+    used="memory.current",
+    inherited="",
+    cache=("inactive_file", "active_file"),
+)
 
 
 def estimate(weights: int) -> int:
     """Give the bytes of memory that a build of weights of so many bytes takes at most, whatever the recipe.
 
-    So much it takes where steps run beside one another. One after another, they take half of it or less: each as much as `mo`.
+    So much it takes where steps run beside one another. One after another, they take as much as the largest of them.
     """
     return OF_HOST + min(OF_ITSELF + int(PER_WEIGHT_BYTE * weights), AT_ONCE * Limits().memory_bytes)
 
@@ -76,15 +91,17 @@ def left_by_groups() -> int:
         return 0
     left = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controllers and "memory" not in controllers.split(","):
             continue
         files = _V1 if controllers else _V2
         # In a container the path may be the one outside; what is mounted there is its own group, at the root.
         group = Path(path.lstrip("/"))
-        for folder in (group, *group.parents):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                left.append(_left_by(_GROUPS / files.folder / folder, files))
+        for mounted in files.folders:
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    left.append(_left_by(_GROUPS / mounted / folder, files))
     return min(left, default=0)
 
 
@@ -94,12 +111,14 @@ def _left_by(folder: Path, files: _Files) -> int:
     Raises:
         OSError, ValueError, KeyError: it has no limit, or tells something else.
     """
-    limit = int((folder / files.limit).read_text(encoding="ascii"))
-    if limit >= _UNLIMITED:
-        raise ValueError(limit)
     told = dict(
         line.split(maxsplit=1) for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     )
+    said = [(folder / name).read_text(encoding="ascii").strip() for name in files.limits]
+    limits = [int(limit) for limit in [*said, told.get(files.inherited, "max")] if limit != "max"]
+    limit = min((limit for limit in limits if limit < _UNLIMITED), default=0)
+    if not limit:
+        raise ValueError(limits)
     cache = sum(int(told[name]) for name in files.cache)
     return max(1, limit - int((folder / files.used).read_text(encoding="ascii")) + cache)
 

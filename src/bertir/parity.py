@@ -168,9 +168,8 @@ def _require_numbers(*, sound: bool, rounds: bool) -> None:
         )
     if not rounds:
         raise ParityError(
-            "by weights that are rounded to fp16 TensorFlow gives numbers that aren't finite, and by these it does not: some"
-            " weight is larger than fp16 holds (65504)",
-            advice="Nothing was published. Try --precision fp32.",
+            "by weights rounded to fp16 TensorFlow gives numbers that aren't finite: one of them may be larger than fp16 holds (65504)",
+            advice="Nothing was published. Try --precision fp32, which tells whether they are finite as they are.",
         )
 
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
-from bertir.mark import TICK_NS
+from bertir.mark import TICK_NS, Mark
 from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room
 from bertir.small_file import read_small
 from bertir.staging import MARK, abandoned, staged_folder, sweep, sync_folder, write_synced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bertir.digest import Digest
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
@@ -75,20 +76,29 @@ def publish(store: Store, artifact: Artifact, folder: Path) -> Published:
     if _is_published(store, artifact, folder):
         return Published(folder=folder, unchanged=True)
     store.hints.confirm()
-    with taking_place(folder, artifact.size) as staged:
+    written: dict[str, tuple[Mark, Digest]] = {}
+
+    def complete(staged: Path) -> None:
+        files = {name: blob.digest for name, blob in artifact.files.items()}
+        written.update(store.hints.written(staged, files))
+
+    with taking_place(folder, artifact.size, complete) as staged:
         for name, blob in artifact.files.items():
             store.copy_out(blob, staged / name, what=name)
         write_synced(staged / SUMS, checksums(artifact))
         signed = (folder / SIGNATURES).exists()
-    store.hints.published(folder, {name: blob.digest for name, blob in artifact.files.items()})
+    store.hints.published(folder, written)
     return Published(folder=folder, unchanged=False, signatures_dropped=signed)
 
 
 @contextlib.contextmanager
-def taking_place(folder: Path, size: int) -> Iterator[Path]:
+def taking_place(
+    folder: Path, size: int, complete: Callable[[Path], object] = lambda _: None
+) -> Iterator[Path]:
     """Give an empty folder to fill; at the end of the block it takes the place of `folder`, whole and in one rename.
 
-    What the block raises goes through, and nothing is left behind then. `size` is about what will be written.
+    What the block raises goes through, and nothing is left behind then. `size` is about what will be written. `complete`
+    is called with the folder when nothing is written to it any more, for a tick of the clock, and nobody else knows it yet.
 
     Raises: as `publish`.
     """
@@ -104,9 +114,8 @@ def taking_place(folder: Path, size: int) -> Iterator[Path]:
             yield staged
             _open_to_readers(staged)
             sync_folder(staged)
-            time.sleep(
-                TICK_NS / 1e9
-            )  # so that it is seen who wrote to it once others knew its name (hint.py)
+            time.sleep(TICK_NS / 1e9)
+            complete(staged)
             _put_in_place(staged, folder)
             sync_folder(folder.parent)
     except OSError as error:

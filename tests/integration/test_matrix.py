@@ -132,6 +132,15 @@ def test_one_that_fails_stops_no_other(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("built")
+def test_one_that_takes_more_than_is_allowed_runs_its_steps_one_after_another(place: Place) -> None:
+    for memory, told in (("1G", 1), ("20G", 0)):
+        ended, facts = place.build("--batches", str(7 + told), "--memory", memory)
+        assert (facts["results"], facts["memory"]) == ({"built": 1}, int(memory[:-1]) * 10**9)
+        assert ended.stderr.count("steps run one after another") == told
+        assert ("running in the container, beside" in ended.stderr) == (told == 0)
+
+
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("kind", ["SIGTERM", "SIGINT", "SIGINT twice"])
 def test_ended_while_two_builds_run_it_leaves_nothing(place: Place, tmp_path: Path, kind: str) -> None:
     containers = Containers(place.client, place.store)

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -475,50 +476,120 @@ def test_a_published_file_that_is_damaged_in_place_is_published_anew(
 
 
 @pytest.fixture
-def placed(tmp_path: Path) -> Path:
-    """A folder with a large file, renamed into its place a tick after the file was complete."""
-    (tmp_path / "staged").mkdir()
-    (tmp_path / "staged" / "model.bin").write_bytes(LARGE)
+def staged(tmp_path: Path) -> Path:
+    """A folder with a large file and a small one, complete for a tick."""
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(LARGE)
+    (folder / "model.xml").write_bytes(b"<net/>")
     time.sleep(2 * TICK)
-    (tmp_path / "staged").rename(tmp_path / "dist")
-    return tmp_path / "dist"
+    return folder
 
 
-def test_what_was_published_is_remembered_at_once(store: Store, placed: Path) -> None:
-    store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+FILES = {"model.bin": Digest.of_bytes(LARGE), "model.xml": Digest.of_bytes(b"<net/>")}
+
+
+def test_what_was_published_is_remembered_at_once(store: Store, staged: Path) -> None:
+    written = store.hints.written(staged, FILES)
+    placed = staged.rename(staged.with_name("dist"))
+    store.hints.published(placed, written)
     found: list[Digest] = []
     other = Store(store.root)
     assert bytes_read(lambda: found.append(other.hints.digest(placed / "model.bin"))) < LOOKED
     assert found == [Digest.of_bytes(LARGE)]
+    assert len(hints(store)) == 1
 
 
-@pytest.mark.parametrize("when", ["before it is noted", "after it was"])
-def test_what_others_wrote_to_once_it_was_published_is_read(store: Store, placed: Path, when: str) -> None:
-    model = placed / "model.bin"
-    if when == "after it was":
-        store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
-    before = model.stat()
-    flip(model)
-    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
-    if when == "before it is noted":
-        store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+def by_flipping(folder: Path) -> None:
+    flip(folder / "model.bin")
+
+
+def by_renaming(folder: Path) -> None:
+    (folder / "new").write_bytes(LARGE[:-1] + b"!")
+    (folder / "new").replace(folder / "model.bin")
+
+
+def by_another_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(LARGE[:-1] + b"!")
+
+
+@pytest.mark.parametrize("change", [by_flipping, by_renaming, by_another_folder])
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_others_do_to_it_once_it_has_its_place_is_seen(
+    store: Store, staged: Path, change: Callable[[Path], None], *, noted: bool
+) -> None:
+    written = store.hints.written(staged, FILES)
+    placed = staged.rename(staged.with_name("dist"))
+    if noted:
+        store.hints.published(placed, written)
+    before = (placed / "model.bin").stat()
+    change(placed)
+    os.utime(placed / "model.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    time.sleep(2 * TICK)
+    (placed / "provenance.intoto.jsonl").touch()  # the folder's own times say nothing
+    if not noted:
+        store.hints.published(placed, written)
         assert hints(store) == []
-    assert Store(store.root).hints.digest(model) == Digest.of_bytes(model.read_bytes())
+    found = Store(store.root).hints.digest(placed / "model.bin")
+    assert found == Digest.of_bytes((placed / "model.bin").read_bytes()) != FILES["model.bin"]
 
 
-def test_what_was_written_in_its_place_is_not_taken_for_published(store: Store, placed: Path) -> None:
-    (placed / "model.bin").write_bytes(LARGE)
-    store.hints.published(placed, {"model.bin": Digest.of_bytes(LARGE)})
+def test_what_is_written_while_the_clock_stands_still_is_not_remembered(
+    store: Store, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What touching the folder gives, where the clock stands still: the time of the file's last change.
+    changed = Mark.of((staged / "model.bin").stat()).changed_ns
+    stat = Path.stat
+
+    def standing(path: Path, **how: Any) -> object:
+        found = stat(path, **how)
+        return SimpleNamespace(st_ctime_ns=changed) if path == staged else found
+
+    monkeypatch.setattr(Path, "stat", standing)
+    assert store.hints.written(staged, FILES) == {}
+    changed += 1
+    assert store.hints.written(staged, FILES).keys() == {"model.bin"}
+
+
+def test_what_is_gone_by_then_is_not_remembered(store: Store, staged: Path) -> None:
+    written = store.hints.written(staged, FILES)
+    assert written.keys() == {"model.bin"}
+    store.hints.published(staged / "gone", written)
+    assert store.hints.written(staged / "gone", FILES) == {}
+    assert store.hints.written(staged, {"other.bin": FILES["model.bin"]}) == {}
     assert hints(store) == []
 
 
-def test_what_is_gone_by_then_or_small_is_not_remembered(store: Store, placed: Path) -> None:
-    (placed / "model.xml").write_bytes(b"<net/>")
-    store.hints.published(
-        placed, {"model.xml": Digest.of_bytes(b"<net/>"), "model.bin.gone": Digest.of_bytes(LARGE)}
-    )
-    store.hints.published(placed / "gone", {"model.bin": Digest.of_bytes(LARGE)})
+def test_a_checkpoint_that_changed_a_moment_before_it_was_copied_is_not_remembered(
+    store: Store, checkpoint: Tuned
+) -> None:
+    add_checkpoint(store, find_checkpoint(Options(path=checkpoint.folder)))
     assert hints(store) == []
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_checkpoint_that_was_copied_is_remembered_as_it_was_copied(
+    store: Store, checkpoint: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Hints.read
+    asked: list[Path] = []
+
+    def late(own: Hints, path: Path, *given: Any) -> None:
+        asked.append(path)
+        flip(path)
+        read(own, path, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Hints, "read", late)
+        with pytest.raises(ConfigurationError, match="changed while it was read"):
+            add_checkpoint(store, find_checkpoint(Options(path=checkpoint.folder)))
+    assert asked
+    assert hints(store) == []
+    time.sleep(2 * TICK)
+    add_checkpoint(store, find_checkpoint(Options(path=checkpoint.folder)))
+    assert len(hints(store)) == 1
 
 
 def verify(session: Session, folder: Path, **given: Any) -> str:

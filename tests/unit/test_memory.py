@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bertir import memory
+from bertir import commands, memory
 from bertir.builder import Builder, Layout
 from bertir.container import Limits
+from bertir.engines import DOCKER
 from bertir.fetch import Fetcher
 from bertir.memory import estimate, free_memory, left_by_groups
 from bertir.progress import SILENT, Progress
+from bertir.report import Request
+from bertir.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,18 +89,21 @@ def groups(folder: Path, own: str, files: dict[str, str], monkeypatch: pytest.Mo
     return left_by_groups()
 
 
-def second(folder: str, limit: str, used: int, cache: int = 0) -> dict[str, str]:
+def second(folder: str, limit: str, used: int, cache: int = 0, high: str = "max") -> dict[str, str]:
     """A group of version 2, as the kernel writes it."""
     stat = (
         f"anon {used - cache}\nfile {cache}\ninactive_file {cache // 2}\nactive_file {cache - cache // 2}\n"
     )
-    files = {"memory.max": f"{limit}\n", "memory.current": f"{used}\n", "memory.stat": stat}
+    files = {"memory.max": f"{limit}\n", "memory.high": f"{high}\n"}
+    files |= {"memory.current": f"{used}\n", "memory.stat": stat}
     return {f"{folder}/{name}": text for name, text in files.items()}
 
 
-def first(folder: str, limit: int, used: int, cache: int = 0) -> dict[str, str]:
-    """A group of version 1."""
-    stat = f"cache 1\ninactive_file 7\ntotal_inactive_file {cache}\ntotal_active_file 0\n"
+def first(
+    folder: str, limit: int, used: int, cache: int = 0, above: int = 9223372036854771712
+) -> dict[str, str]:
+    """A group of version 1, and the least limit of those above it."""
+    stat = f"cache 1\ninactive_file 7\nhierarchical_memory_limit {above}\ntotal_inactive_file {cache}\ntotal_active_file 0\n"
     files = {"memory.limit_in_bytes": f"{limit}\n", "memory.usage_in_bytes": f"{used}\n", "memory.stat": stat}
     return {f"memory/{folder}/{name}": text for name, text in files.items()}
 
@@ -116,10 +122,18 @@ def first(folder: str, limit: int, used: int, cache: int = 0) -> dict[str, str]:
         ("9:cpu:/x\n4:blkio,memory:/docker/1\n", first(".", 4000, 1000, 200), 3200),
         ("4:memory:/docker/1\n", first("docker/1", 2000, 500) | first(".", 9223372036854771712, 10**9), 1500),
         ("4:memory:/\n", first(".", 9223372036854771712, 10**9), 0),
+        # Of a group above a container of version 1 only that one line tells.
+        ("4:memory:/docker/1\n", first(".", 9223372036854771712, 500, above=3000), 2500),
+        ("4:memory:/docker/1\n", first(".", 2000, 500, above=3000), 1500),
+        # What is only held back, and not refused.
+        ("0::/\n", second(".", "max", 1000, high="3000"), 2000),
+        ("0::/\n", second(".", "2500", 1000, high="3000"), 1500),
+        ("1:name=systemd:/a\n0::/a\n", second("unified/a", "3000", 1000), 2000),
         # Both: the controllers of version 1, and an empty version 2 for systemd.
         ("4:memory:/a\n0::/a\n", first("a", 2000, 500), 1500),
         ("4:cpu:/a\n", {}, 0),
         ("", {}, 0),
+        ("\nweird\n", {}, 0),
     ],
 )
 def test_a_container_leaves_its_limit_less_what_is_used_of_it_cache_aside(
@@ -149,7 +163,7 @@ def test_steps_run_beside_one_another_if_there_is_the_memory_and_it_is_said_once
     root: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int | None
 ) -> None:
     said = tmp_path / "meminfo"
-    said.write_text(f"MemAvailable: {3 * GB // 1024} kB\n")
+    said.write_text("MemAvailable: 2929688 kB\n")
     monkeypatch.setattr(memory, "_MEMINFO", said)
     told = io.StringIO()
     opened = builder(
@@ -162,5 +176,39 @@ def test_steps_run_beside_one_another_if_there_is_the_memory_and_it_is_said_once
     said.write_text("MemAvailable: 1000000000 kB\n")  # it stays as it was found
     assert not opened.overlaps(1_340_000_000)
     [line] = told.getvalue().splitlines()
-    how = "free" if allowed is None else "allowed"
-    assert f"they may take 5.9 GB of memory, and 3.0 GB are {how}" in line
+    assert "they may take 5940 MB of memory, and there are 3000" in line
+
+
+class AskedError(Exception):
+    """A builder was asked for."""
+
+
+class Asking(Session):
+    """Tells how it is asked for a builder."""
+
+    def builder(
+        self,
+        *,
+        offline: bool = False,
+        mirror: str = "",
+        paranoid: bool = False,
+        engine: str = DOCKER,
+        memory: int | None = None,
+    ) -> Builder:
+        del offline, mirror, paranoid, engine
+        raise AskedError(memory)
+
+
+@pytest.mark.parametrize(("said", "memory"), [("", None), ("0", 0), ("2G", 2 * GB), ("1Gi", 1 << 30)])
+def test_build_ir_takes_the_memory_that_it_is_allowed(root: Path, said: str, memory: int | None) -> None:
+    asking = Asking(layout=Layout(root=root, models=root / "models.toml"), environment={}, progress=SILENT)
+    others: dict[str, Any] = {
+        "checkpoint": None,
+        "output": "dist",
+        "offline": True,
+        "bundle": "",
+        "mirror": "",
+    }
+    with pytest.raises(AskedError) as raised:
+        commands.build_ir(asking, Request(), **others, paranoid=False, engine="", memory=said, as_json=True)
+    assert raised.value.args == (memory,)
