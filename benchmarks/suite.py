@@ -77,7 +77,8 @@ def run_suite(
             environment={
                 name: value
                 for name, value in environment.items()
-                if not name.startswith("BERTIR_") or name in _KEPT
+                # Else a module that was changed would be compiled anew by each run, which is nobody's way.
+                if name != "PYTHONDONTWRITEBYTECODE" and (not name.startswith("BERTIR_") or name in _KEPT)
             },
             progress=progress,
         )
