@@ -175,6 +175,44 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     assert caught.value.exit_status == 8
 
 
+def of_bases(tensors: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """A model's files, with a vocabulary that has none of the sentences' words."""
+    given = files(tensors)
+    words = len(given["vocab.txt"].decode().split()) - len(SPECIAL)
+    bases = ["".join(letters) for letters in itertools.product("acgt", repeat=5)]
+    return given | {"vocab.txt": "".join(f"{word}\n" for word in (*SPECIAL, *bases[:words])).encode()}
+
+
+def test_an_ir_that_lost_its_words_fails_parity_though_no_sentence_has_one_of_them(
+    builder: Builder, tiny_build: TinyBuild
+) -> None:
+    lost = weights()
+    words = lost["embeddings.word_embeddings.weight"]
+    words[len(SPECIAL) :] = words[SPECIAL.index("[UNK]")]
+    right, wrong = (
+        builder.run(
+            import_checkpoint(
+                builder,
+                Artifact(
+                    files={name: builder.store.add_bytes(data) for name, data in of_bases(given).items()}
+                ),
+                tiny_build.source.artifact,
+            )
+        ).artifact
+        for given in (weights(), lost)
+    )
+    chain = tiny_build.chain(builder)
+    expected = builder.run(chain.expecting(right, chain.graph)).artifact
+    for checkpoint in (right, wrong):
+        ir = builder.run(chain.converting(builder.run(chain.freezing(checkpoint)).artifact)).artifact
+        report = read(builder, builder.run(chain.comparing(chain.graph, ir, expected)), "parity.json")
+        if checkpoint == right:
+            judge(report, chain.request)
+            continue
+        with pytest.raises(ParityError, match="disagree"):
+            judge(report, chain.request)
+
+
 def with_other_source(builder: Builder, build: TinyBuild, name: str, given: str, other: str) -> Chain:
     """The steps of a build by a source in which `other` stands in the place of `given`."""
     program = builder.store.checked(build.source.artifact[name], what=name).read_text(encoding="utf-8")
@@ -340,11 +378,7 @@ def test_a_model_of_no_language_is_verified_by_words_of_its_own_vocabulary(
     checkout: Checkout, tmp_path: Path
 ) -> None:
     # It has none of the sentences'.
-    given = files()
-    words = len(given["vocab.txt"].decode().split()) - len(SPECIAL)
-    bases = ["".join(letters) for letters in itertools.product("acgt", repeat=5)]
-    given["vocab.txt"] = "".join(f"{word}\n" for word in (*SPECIAL, *bases[:words])).encode()
-    model = make_model(tmp_path, given, name="bases")
+    model = make_model(tmp_path, of_bases(weights()), name="bases")
     done = checkout.invoke("build-ir", "--output", str(tmp_path / "dist"), **model.environment)
     assert done.status == 0, done.stderr
     report = json.loads((tmp_path / "dist/bases/reshapable-fp16/report.json").read_bytes())
