@@ -33,13 +33,11 @@ class Chain:
 
     Args:
         weights: of a user's checkpoint that isn't in the store yet, what its files say without its digests.
-        size: of the weights, in bytes, as far as it is known before they are read.
     """
 
     builder: Builder
     request: Request
     weights: Weights
-    size: int
     source: Artifact
 
     @property
@@ -72,7 +70,7 @@ class Chain:
     # beside and ahead; described only when they are asked for: a build with nothing to do asks for none, and one that hasn't the memory gets none
 
     def _overlaps(self) -> bool:
-        return self.builder.overlaps(self.size)
+        return self.builder.overlaps(self.weights.size)
 
     def beside(self, step: ContainerStep) -> Iterator[ContainerStep]:
         """A step that is wanted later, while another runs."""

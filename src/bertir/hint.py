@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
-from bertir.mark import Mark
+from bertir.mark import TICK_NS, Mark
 from bertir.small_file import read_small
 from bertir.staging import staged_file
 from bertir.store_folder import WORK
@@ -105,16 +105,20 @@ class Hints:
         """Give what can be remembered of files that this process wrote, once the folder that they are in has its place.
 
         So far nobody else knows its name. From then on others may write to them, and whoever does gives them another time of
-        change, if the file system's clock has moved since the last one: the folder is touched, to see whether it has.
+        change, if the file system's clock has moved since the last one: a tick is waited for, and the folder is touched, to see
+        whether it has.
         """
         with contextlib.suppress(OSError):
-            os.utime(staged)
-            now = staged.stat().st_ctime_ns
             marks = {name: Mark.of((staged / name).stat()) for name in files}
+            large = {name: mark for name, mark in marks.items() if mark.size >= LARGE_BYTES}
+            if large:
+                time.sleep(TICK_NS / 1e9)
+                os.utime(staged)
+            now = staged.stat().st_ctime_ns
             return {
                 name: (mark, files[name])
-                for name, mark in marks.items()
-                if mark.size >= LARGE_BYTES and max(mark.modified_ns, mark.changed_ns) < now
+                for name, mark in large.items()
+                if max(mark.modified_ns, mark.changed_ns) < now
             }
         return {}
 

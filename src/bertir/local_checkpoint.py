@@ -19,7 +19,7 @@ from bertir.configuration import google_problems, integer_problems
 from bertir.digest import read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
 from bertir.hint import LARGE_BYTES
-from bertir.model import HUGGING_FACE
+from bertir.model import HUGGING_FACE, encoder_parameters
 from bertir.nearest import did_you_mean
 from bertir.redact import shown
 from bertir.steady import Marks
@@ -80,7 +80,8 @@ class LocalCheckpoint:
         prefix: of a checkpoint of TensorFlow's; empty for Hugging Face's.
         kind: `google` or `hugging-face`.
         files: the name that a step sees -> the user's file.
-        marks: how these were before any of them was read.
+        parameters: numbers in the encoder that its configuration describes.
+        marks: how the files were before any of them was read.
         lower_case_from: who decided on `lower_case`: `--case` or `vocab.txt`.
         upper_case: of vocab.txt, the first token that made it cased; empty if none did.
     """
@@ -93,8 +94,17 @@ class LocalCheckpoint:
     lower_case_from: str
     layers: int
     max_positions: int
+    parameters: int = 0
     upper_case: str = ""
     marks: Marks = field(default_factory=lambda: Marks({}))
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of the encoder's weights, four each; at most as many as the files have.
+
+        A checkpoint of a training holds three times as many, of which nothing is frozen.
+        """
+        return min(4 * self.parameters, sum(mark.size for mark in self.marks.files.values()))
 
     @property
     def case(self) -> str:
@@ -155,6 +165,12 @@ def _find(options: Options) -> LocalCheckpoint:
         lower_case_from="--case" if options.case else "vocab.txt",
         layers=configuration["num_hidden_layers"],
         max_positions=configuration["max_position_embeddings"],
+        parameters=encoder_parameters(
+            layers=configuration["num_hidden_layers"],
+            hidden=configuration.get("hidden_size", 768),  # modeling.BertConfig's default
+            vocabulary=configuration["vocab_size"],
+            max_positions=configuration["max_position_embeddings"],
+        ),
         upper_case=upper_case,
         marks=marks,
     )

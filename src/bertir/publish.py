@@ -7,13 +7,11 @@ import errno
 import json
 import os
 import stat
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
 from bertir.interruption import held
-from bertir.mark import TICK_NS, Mark
 from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room
 from bertir.small_file import read_small
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertir.digest import Digest
+    from bertir.mark import Mark
     from bertir.store import Artifact, Store
 
 SUMS = "SHA256SUMS"
@@ -98,7 +97,7 @@ def taking_place(
     """Give an empty folder to fill; at the end of the block it takes the place of `folder`, whole and in one rename.
 
     What the block raises goes through, and nothing is left behind then. `size` is about what will be written. `complete`
-    is called with the folder when nothing is written to it any more, for a tick of the clock, and nobody else knows it yet.
+    is called with the folder when nothing more is written to it, and nobody else knows it yet.
 
     Raises: as `publish`.
     """
@@ -114,7 +113,6 @@ def taking_place(
             yield staged
             _open_to_readers(staged)
             sync_folder(staged)
-            time.sleep(TICK_NS / 1e9)
             complete(staged)
             _put_in_place(staged, folder)
             sync_folder(folder.parent)

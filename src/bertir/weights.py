@@ -24,6 +24,7 @@ class Weights:
         lower_case: whether its vocabulary is uncased (`--do_lower_case` of google-research/bert).
         layers: encoder layers.
         max_positions: the longest sequence, in tokens.
+        size: bytes of the encoder's weights.
         facts: for the report.
     """
 
@@ -31,6 +32,7 @@ class Weights:
     lower_case: bool
     layers: int
     max_positions: int
+    size: int
     facts: Mapping[str, Any]
 
 
@@ -40,6 +42,7 @@ def of_model(model: Model) -> Weights:
         lower_case=model.lower_case,
         layers=model.layers,
         max_positions=model.max_positions,
+        size=model.weight_bytes,
         facts={
             "name": model.name,
             "title": model.title,
@@ -57,6 +60,7 @@ def of_checkpoint(local: LocalCheckpoint, stored: Artifact) -> Weights:
         lower_case=local.lower_case,
         layers=local.layers,
         max_positions=local.max_positions,
+        size=local.weight_bytes,
         facts={
             "name": local.name,
             "title": "a checkpoint of the user's own",

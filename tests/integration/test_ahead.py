@@ -25,7 +25,6 @@ from bertir.hint import LARGE_BYTES
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.memory import estimate
 from bertir.pipeline import build_ir
-from bertir.preflight import weight_bytes
 from bertir.progress import SILENT, Progress
 from bertir.report import Request
 from bertir.runner import Runner
@@ -467,7 +466,7 @@ def test_a_build_without_the_memory_for_steps_beside_one_another_runs_one_after_
 ) -> None:
     said = io.StringIO()
     bench.builder.progress = Progress(stream=said)
-    bench.builder.memory = estimate(weight_bytes(None, local)) - 1
+    bench.builder.memory = estimate(local.weight_bytes) - 1
     built, _ = build_ir(bench.builder, Request(precision="fp32"), tmp_path / "dist", local)
     # Each is started when what the one before gave is stored.
     one_after_another = [event for event in events if event[0] in ("enter", "stores")]
@@ -475,11 +474,11 @@ def test_a_build_without_the_memory_for_steps_beside_one_another_runs_one_after_
     assert [event for event, _ in itertools.groupby(one_after_another)] == expected
     assert not [step for what, step in events if what.startswith("give")]
     assert said.getvalue().count("steps run one after another") == 1
-    takes = estimate(weight_bytes(None, local)) / 1e6
+    takes = estimate(local.weight_bytes) / 1e6
     assert f"may take {takes:.0f} MB of memory, and there are {takes:.0f}" in said.getvalue()
     # What comes out is what comes out of one that had it.
     other = opened("other")
-    other.builder.memory = estimate(weight_bytes(None, local))
+    other.builder.memory = estimate(local.weight_bytes)
     events.clear()
     again, _ = build_ir(other.builder, Request(precision="fp32"), tmp_path / "other", local)
     assert [step for what, step in events if what == "give_some"] == ["verify"]

@@ -162,9 +162,7 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     request = replace(tiny_build.request, precision=precision)
     tensors = weights()
     tensors[tensor] = tensors[tensor] * np.float32(factor)
-    contents = files(tensors)
-    stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
-    checkpoint = builder.run(import_checkpoint(builder, stored, tiny_build.source.artifact)).artifact
+    checkpoint = imported(builder, tiny_build, files(tensors))
     chain = tiny_build.chain(builder, request=request)
     frozen = builder.run(chain.freezing(checkpoint))
     other = builder.run(chain.converting(frozen.artifact))
@@ -173,6 +171,12 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     with pytest.raises(ParityError, match="disagree") as caught:
         judge(read(builder, report, "parity.json"), request)
     assert caught.value.exit_status == 8
+
+
+def imported(builder: Builder, build: TinyBuild, contents: dict[str, bytes]) -> Artifact:
+    """The checkpoint of a Hugging Face directory's files."""
+    stored = Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+    return builder.run(import_checkpoint(builder, stored, build.source.artifact)).artifact
 
 
 def of_bases(tensors: dict[str, np.ndarray]) -> dict[str, bytes]:
@@ -189,28 +193,18 @@ def test_an_ir_that_lost_its_words_fails_parity_though_no_sentence_has_one_of_th
     lost = weights()
     words = lost["embeddings.word_embeddings.weight"]
     words[len(SPECIAL) :] = words[SPECIAL.index("[UNK]")]
-    right, wrong = (
-        builder.run(
-            import_checkpoint(
-                builder,
-                Artifact(
-                    files={name: builder.store.add_bytes(data) for name, data in of_bases(given).items()}
-                ),
-                tiny_build.source.artifact,
-            )
-        ).artifact
-        for given in (weights(), lost)
-    )
+    right, wrong = (imported(builder, tiny_build, of_bases(given)) for given in (weights(), lost))
     chain = tiny_build.chain(builder)
     expected = builder.run(chain.expecting(right, chain.graph)).artifact
-    for checkpoint in (right, wrong):
+
+    def compare(checkpoint: Artifact) -> None:
         ir = builder.run(chain.converting(builder.run(chain.freezing(checkpoint)).artifact)).artifact
-        report = read(builder, builder.run(chain.comparing(chain.graph, ir, expected)), "parity.json")
-        if checkpoint == right:
-            judge(report, chain.request)
-            continue
-        with pytest.raises(ParityError, match="disagree"):
-            judge(report, chain.request)
+        compared = builder.run(chain.comparing(chain.graph, ir, expected))
+        judge(read(builder, compared, "parity.json"), chain.request)
+
+    compare(right)
+    with pytest.raises(ParityError, match="disagree"):
+        compare(wrong)
 
 
 def with_other_source(builder: Builder, build: TinyBuild, name: str, given: str, other: str) -> Chain:

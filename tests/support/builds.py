@@ -48,6 +48,5 @@ class TinyBuild:
             builder=builder,
             request=request or self.request,
             weights=self.weights,
-            size=0,
             source=self.source.artifact,
         )

@@ -14,15 +14,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asking import AskedError, Asking
 from damage import LIE, flip, lie
 from done_build import LARGE, ROOT, done_builder, tuned
 from small_disk import small_disk
 
 from bertir import commands, evidence, mark
-from bertir.builder import Builder, Layout
+from bertir.builder import Layout
 from bertir.collect import Rules, collect
 from bertir.digest import Digest
-from bertir.engines import DOCKER
 from bertir.errors import ConfigurationError, VerificationError
 from bertir.hint import LARGE_BYTES, SAMPLE_BYTES, SAMPLES, Hints
 from bertir.local_checkpoint import Options, add_checkpoint, find_checkpoint
@@ -611,26 +611,6 @@ def test_verify_believes_no_hint_of_the_users_store(store: Store, checkpoint: Tu
         verify(session, published.folder)
 
 
-class AskedError(Exception):
-    """A builder was asked for."""
-
-
-class Asking(Session):
-    """Tells how it is asked for a builder."""
-
-    def builder(
-        self,
-        *,
-        offline: bool = False,
-        mirror: str = "",
-        paranoid: bool = False,
-        engine: str = DOCKER,
-        memory: int | None = None,
-    ) -> Builder:
-        del offline, mirror, engine, memory
-        raise AskedError(paranoid)
-
-
 @pytest.mark.parametrize(
     ("task", "paranoid"),
     [
@@ -645,7 +625,7 @@ def test_bundles_and_checks_are_paranoid(
     layout = Layout(root=root, models=root / "models.toml")
     with pytest.raises(AskedError) as asked:
         task(Asking(layout=layout, environment={}, progress=SILENT))
-    assert asked.value.args == (paranoid,)
+    assert asked.value.paranoid == paranoid
 
 
 def test_a_rebuild_is_paranoid(store: Store, checkpoint: Tuned, tmp_path: Path) -> None:
@@ -655,7 +635,7 @@ def test_a_rebuild_is_paranoid(store: Store, checkpoint: Tuned, tmp_path: Path) 
     given = Given(checkpoint=Options(path=checkpoint.folder))
     with pytest.raises(AskedError) as asked:
         verify(asking, published.folder, rebuild=True, given=given)
-    assert asked.value.args == (True,)
+    assert asked.value.paranoid
 
 
 # objects

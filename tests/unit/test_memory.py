@@ -4,16 +4,15 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asking import AskedError, Asking
 
 from bertir import commands, memory
 from bertir.builder import Builder, Layout
 from bertir.container import Limits
-from bertir.engines import DOCKER
 from bertir.fetch import Fetcher
 from bertir.memory import estimate, free_memory, left_by_groups
 from bertir.progress import SILENT, Progress
 from bertir.report import Request
-from bertir.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,26 +178,6 @@ def test_steps_run_beside_one_another_if_there_is_the_memory_and_it_is_said_once
     assert "they may take 5940 MB of memory, and there are 3000" in line
 
 
-class AskedError(Exception):
-    """A builder was asked for."""
-
-
-class Asking(Session):
-    """Tells how it is asked for a builder."""
-
-    def builder(
-        self,
-        *,
-        offline: bool = False,
-        mirror: str = "",
-        paranoid: bool = False,
-        engine: str = DOCKER,
-        memory: int | None = None,
-    ) -> Builder:
-        del offline, mirror, paranoid, engine
-        raise AskedError(memory)
-
-
 @pytest.mark.parametrize(("said", "memory"), [("", None), ("0", 0), ("2G", 2 * GB), ("1Gi", 1 << 30)])
 def test_build_ir_takes_the_memory_that_it_is_allowed(root: Path, said: str, memory: int | None) -> None:
     asking = Asking(layout=Layout(root=root, models=root / "models.toml"), environment={}, progress=SILENT)
@@ -211,4 +190,4 @@ def test_build_ir_takes_the_memory_that_it_is_allowed(root: Path, said: str, mem
     }
     with pytest.raises(AskedError) as raised:
         commands.build_ir(asking, Request(), **others, paranoid=False, engine="", memory=said, as_json=True)
-    assert raised.value.args == (memory,)
+    assert raised.value.memory == memory
