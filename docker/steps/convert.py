@@ -1,16 +1,43 @@
-"""Run `mo`, the converter, in this process, and without TensorFlow.
+"""Run `mo`, the converter, in this process, without TensorFlow, and give it the frozen graph node by node.
 
 `mo` starts itself in a second process, which imports TensorFlow, to see whether the model that it was given is one of
 Python's objects. Given a file it isn't, and OpenVINO's frontend reads that by itself. Without TensorFlow's Python bindings
 `mo` does the same without looking: that is what it is told here. It also starts a process to see whether OpenVINO can be
-imported, which it has been here. What comes out is the same, bit by bit (docs/decisions.md).
+imported, which it has been here. And where it hands the file to the frontend, that gets the file's nodes instead, as `mo` hands on
+the iterator over a graph's nodes that a caller from Python may give it (frozen_graph.py). What comes out is the same, bit by bit
+(docs/decisions.md).
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from said import run as run_program
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    # The options, and the frontend → OpenVINO's model
+    Pipeline = Callable[[argparse.Namespace, Any], Any]
+
+
+def node_by_node(pipeline: Pipeline) -> Pipeline:
+    """Give the part of `mo` that has a frontend make the model, which hands it a frozen graph's nodes in place of the file."""
+    from frozen_graph import graph_of
+
+    def run(options: argparse.Namespace, frontend: Any) -> Any:  # noqa: ANN401 - OpenVINO's bindings have no types
+        path = options.input_model
+        graph = graph_of(Path(path)) if path else None
+        options.input_model = path if graph is None else graph
+        try:
+            return pipeline(options, frontend)
+        finally:
+            options.input_model = path
+
+    return run
 
 
 def main() -> None:
@@ -22,15 +49,17 @@ def main() -> None:
     # Of a release which asks otherwise, one of these wouldn't be there: then the step fails, and isn't slow.
     for holder, name in (
         (convert_impl, "tf_frontend_with_python_bindings_installed"),
+        (convert_impl, "moc_pipeline"),
         (VersionChecker(), "runtime_checked"),
     ):
         if not hasattr(holder, name):
             message = f"this mo has no {name}"
             raise RuntimeError(message)
     convert_impl.tf_frontend_with_python_bindings_installed = False
+    convert_impl.moc_pipeline = node_by_node(convert_impl.moc_pipeline)
     VersionChecker().runtime_checked = True
     sys.exit(mo(get_all_cli_parser(), None))
 
 
 if __name__ == "__main__":
-    run_program(main, "openvino.tools.mo.main", "openvino.tools.mo.utils.cli_parser")
+    run_program(main, "openvino.tools.mo.main", "openvino.tools.mo.utils.cli_parser", "frozen_graph")

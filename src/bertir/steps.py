@@ -81,7 +81,7 @@ def freeze(
 
 def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> ContainerStep:
     """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
-    program, mounted = _program(builder, "convert.py", "said.py")
+    program, mounted = _program(builder, "convert.py", "frozen_graph.py", "said.py", "wire.py")
     shape = f"{{i32}}[{request.rows} {graph.sequence}]"
     return ContainerStep(
         name="convert",
@@ -131,7 +131,7 @@ def convert_published(
     builder: Builder, request: Request, checkpoint: Artifact, graph: Graph
 ) -> ContainerStep:
     """Run the documented `mo` line on the published graph, of which `examine` found the names."""
-    program, mounted = _program(builder, "convert.py", "said.py")
+    program, mounted = _program(builder, "convert.py", "frozen_graph.py", "said.py", "wire.py")
     return ContainerStep(
         name="convert",
         arguments=(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from builds import given
 from checkout import ROOT
-from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, config, files, weights
+from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, classifier, config, files, weights
 
 from bertir.container_step import ContainerStep
 from bertir.digest import Digest
@@ -443,14 +444,6 @@ def hugging_face(folder: Path, tensors: dict[str, np.ndarray], **changes: object
     return folder
 
 
-def classifier(labels: int) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(5)
-    return {
-        "classifier.weight": random.normal(0, 0.5, (labels, HIDDEN)).astype(np.float32),
-        "classifier.bias": random.normal(0, 0.5, labels).astype(np.float32),
-    }
-
-
 def test_a_hugging_face_classifier_keeps_its_head_whatever_its_number_of_labels(
     builder: Builder, tmp_path: Path
 ) -> None:
@@ -630,12 +623,6 @@ def test_a_head_of_the_same_name_that_reads_every_token_is_no_classifier(
     assert done.ir == tiny_build.ir.artifact
     with pytest.raises(StepError, match="the checkpoint has no classifier"):
         build(builder, folder, tmp_path / "dist", head="classifier")
-
-
-def given(builder: Builder, tensors: dict[str, np.ndarray], **changes: object) -> Artifact:
-    """A Hugging Face directory's files, in the store."""
-    contents = files(tensors, config(**changes))
-    return Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
 
 
 def imported(

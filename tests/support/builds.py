@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tiny_bert import config, files
+
 from bertir.chain import Chain
+from bertir.store import Artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from checkout import Checkout, Result
 
     from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.report import Request
-    from bertir.store import Artifact
     from bertir.weights import Weights
 
 
@@ -50,3 +53,9 @@ class TinyBuild:
             weights=self.weights,
             source=self.source.artifact,
         )
+
+
+def given(builder: Builder, tensors: dict[str, np.ndarray], **changes: object) -> Artifact:
+    """A Hugging Face directory's files, in the store."""
+    contents = files(tensors, config(**changes))
+    return Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})

@@ -100,6 +100,15 @@ def weights(seed: int = 0, shape: Shape = TINY) -> dict[str, np.ndarray]:
     return tensors
 
 
+def classifier(labels: int) -> dict[str, np.ndarray]:
+    """The tensors of a Hugging Face classifier's head."""
+    random = np.random.default_rng(5)
+    return {
+        "classifier.weight": random.normal(0, 0.5, (labels, HIDDEN)).astype(np.float32),
+        "classifier.bias": random.normal(0, 0.5, labels).astype(np.float32),
+    }
+
+
 def files(
     tensors: dict[str, np.ndarray] | None = None, configuration: dict[str, object] | None = None
 ) -> dict[str, bytes]:

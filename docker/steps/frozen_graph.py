@@ -1,0 +1,319 @@
+"""A frozen graph as `mo` takes it from Python: node by node, a weight when it is asked for, read to where it is to lie.
+
+Given a file, OpenVINO's frontend for TensorFlow reads the whole of it into a message of protobuf's, and copies each weight out of that
+into a constant: the graph's bytes twice. Given an iterator over nodes, it asks each for what it needs. So does this one answer
+what the frontend's own reader says of the same node, and a weight goes from the file into the tensor that becomes the constant.
+
+It answers what a BERT's graph is asked, and has for no other graph an answer that was never tried: `graph_of` gives None then,
+and `mo` reads the file.
+
+Imported by convert.py, in the container.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from openvino.frontend.tensorflow.py_tensorflow_frontend import _FrontEndDecoderBase as DecoderBase
+from openvino.frontend.tensorflow.py_tensorflow_frontend import _FrontEndPyGraphIterator as GraphIterator
+from openvino.runtime import OVAny, PartialShape, Tensor, Type
+
+from wire import Field, WireError, fields, only
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+LARGE = 1 << 16  # bytes of a tensor from which on it isn't read with its node
+
+# Numbers of fields: graph.proto, node_def.proto, attr_value.proto and tensor.proto of TensorFlow; of an entry of a map the key is
+# field 1, and the value field 2.
+GRAPH_NODE, GRAPH_VERSIONS = 1, 4
+NODE_ATTRIBUTE = 5
+KEY, VALUE = 1, 2
+ATTRIBUTE_TENSOR = 8
+TENSOR_CONTENT = 4
+# By DataType, of types.proto: OpenVINO's type, NumPy's, and the field of a TensorProto that has such numbers one by one.
+TYPES: dict[int, tuple[Any, type[np.generic], str]] = {
+    1: (Type.f32, np.float32, "float_val"),
+    3: (Type.i32, np.int32, "int_val"),
+    9: (Type.i64, np.int64, "int64_val"),
+    10: (Type.boolean, np.bool_, "bool_val"),
+}
+# Nothing of these is asked: the graph is cut behind what gives the rows, and the frontend leaves assertions out.
+NOT_ASKED = frozenset({"IteratorV2", "IteratorGetNext", "Assert"})
+STRING = 7  # of types.proto: of what an assertion says
+
+
+class UnknownError(Exception):
+    """The graph has what isn't answered for here; says what."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A large tensor's numbers, in the file."""
+
+    file: BufferedReader
+    field: Field
+
+    def read_to(self, numbers: npt.NDArray[Any]) -> None:
+        """Read them to where `numbers` lie.
+
+        Raises:
+            ValueError: the file ends before.
+        """
+        self.file.seek(self.field.first)
+        if self.file.readinto(numbers.reshape(-1).view(np.uint8).data) != self.field.size:
+            message = "the frozen graph ends within a tensor"
+            raise ValueError(message)
+
+
+def import_messages() -> Any:  # noqa: ANN401 - the module that defines NodeDef
+    """Import TensorFlow's messages, without the TensorFlow that `import tensorflow` would be."""
+    found = PathFinder.find_spec("tensorflow")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+    package = ModuleType("tensorflow")
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules["tensorflow"] = package
+    try:
+        from tensorflow.core.framework import node_def_pb2
+    finally:
+        del sys.modules["tensorflow"]  # whoever looks for it is to find the whole, or nothing
+    return node_def_pb2
+
+
+MESSAGES = import_messages()
+
+
+def read_node(data: mmap.mmap, message: Field, file: BufferedReader) -> tuple[Any, Content | None]:
+    """A NodeDef, and the content of its tensor if that is large, without which the NodeDef is."""
+    if message.size < LARGE:
+        return MESSAGES.NodeDef.FromString(data[message.first : message.end]), None
+    node, content = MESSAGES.NodeDef(), None
+    for field in fields(data, message.first, message.end):
+        if field.size < LARGE:
+            node.MergeFromString(data[field.start : field.end])
+            continue
+        if field.number != NODE_ATTRIBUTE or content is not None:
+            raise UnknownError("a large node that isn't one tensor")
+        key = only(data, field, KEY)
+        tensor = only(data, only(data, field, VALUE), ATTRIBUTE_TENSOR)
+        content = Content(file, only(data, tensor, TENSOR_CONTENT))
+        node.attr[data[key.first : key.end].decode()].tensor.MergeFromString(
+            b"".join(
+                data[one.start : one.end]
+                for one in fields(data, tensor.first, tensor.end)
+                if one.number != TENSOR_CONTENT
+            )
+        )
+    return node, content
+
+
+def shape_of(message: Any) -> list[int]:  # noqa: ANN401 - a TensorShapeProto
+    return [dimension.size for dimension in message.dim]
+
+
+def require_known(node: Any, content: Content | None) -> None:  # noqa: ANN401 - a NodeDef
+    """See that there is an answer for whatever the node may be asked.
+
+    Raises:
+        UnknownError: there is none.
+    """
+    if is_not_asked(node):
+        return
+    for name, attribute in node.attr.items():
+        kind = attribute.WhichOneof("value")
+        if kind == "type":
+            known = attribute.type in TYPES
+        elif kind == "list":
+            [*kinds] = attribute.list.ListFields()
+            known = [field.name for field, _ in kinds] == ["i"]
+        elif kind == "tensor":
+            known = is_known(attribute.tensor, content)
+        else:
+            known = kind in ("b", "i", "s", "shape")
+        if not known:
+            raise UnknownError(f"{name} of {node.name}")
+
+
+def is_not_asked(node: Any) -> bool:  # noqa: ANN401 - a NodeDef
+    return node.op in NOT_ASKED or (node.op == "Const" and node.attr["dtype"].type == STRING)
+
+
+def is_known(tensor: Any, content: Content | None) -> bool:  # noqa: ANN401 - a TensorProto
+    """Whether it has a number for each place, or one for all; of a type that is known."""
+    if tensor.dtype not in TYPES or tensor.tensor_shape.unknown_rank:
+        return False
+    _, numbers, listed = TYPES[tensor.dtype]
+    count = int(np.prod(shape_of(tensor.tensor_shape), dtype=np.int64))
+    size = content.field.size if content else len(tensor.tensor_content)
+    if size:
+        return size == count * np.dtype(numbers).itemsize
+    return len(getattr(tensor, listed)) in (1, count)
+
+
+class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no types
+    """What OpenVINO's frontend asks of a node.
+
+    Args:
+        node: the NodeDef.
+        content: of its tensor, if that isn't in it.
+    """
+
+    def __init__(self, node: Any, content: Content | None) -> None:  # noqa: ANN401 - a NodeDef
+        DecoderBase.__init__(self)
+        self._node = node
+        self._content = content
+
+    def get_op_name(self) -> str:
+        return str(self._node.name)
+
+    def get_op_type(self) -> str:
+        return str(self._node.op)
+
+    def get_input_size(self) -> int:
+        """How many inputs it has; a control input (`^name`) is one, and the frontend leaves it out itself."""
+        return len(self._node.input)
+
+    def get_input_node_name(self, index: int) -> str:
+        return str(self._node.input[index].partition(":")[0])
+
+    def get_input_node_name_output_port_index(self, index: int) -> int:
+        return int(self._node.input[index].partition(":")[2] or 0)
+
+    def get_input_node_name_output_port_name(self, _index: int) -> str:
+        """Ports have names in functions alone, and there are none."""
+        return ""
+
+    def get_attribute(self, name: str) -> Any:  # noqa: ANN401 - an OVAny
+        """An attribute's value, of the type by which OpenVINO has it; of one that isn't there, nothing.
+
+        Raises:
+            ValueError: it is of a node that isn't asked; or the file was cut short.
+        """
+        if is_not_asked(self._node):
+            message = f"the frontend asks {self._node.name} for its {name}"
+            raise ValueError(message)
+        if name not in self._node.attr:
+            return OVAny(None)
+        attribute = self._node.attr[name]
+        kind = attribute.WhichOneof("value")
+        value: Any
+        if kind == "type":
+            value = TYPES[attribute.type][0]
+        elif kind == "shape":
+            shape = attribute.shape
+            value = PartialShape.dynamic() if shape.unknown_rank else PartialShape(shape_of(shape))
+        elif kind == "tensor":
+            value = self._tensor(attribute.tensor)
+        elif kind == "list":
+            value = list(attribute.list.i)
+        elif kind == "s":
+            value = attribute.s.decode()
+        else:
+            value = getattr(attribute, kind)
+        return OVAny(value)
+
+    def _tensor(self, message: Any) -> Any:  # noqa: ANN401 - a TensorProto; a Tensor
+        """The tensor, in memory of OpenVINO's, which lets go of it when nothing needs it any more."""
+        of_openvino, numbers, listed = TYPES[message.dtype]
+        tensor = Tensor(of_openvino, shape_of(message.tensor_shape))
+        if self._content:
+            self._content.read_to(tensor.data)
+        elif message.tensor_content:
+            tensor.data[...] = np.frombuffer(message.tensor_content, numbers).reshape(tensor.data.shape)
+        else:
+            found = np.array(getattr(message, listed), numbers)
+            tensor.data[...] = found if len(found) == 1 else found.reshape(tensor.data.shape)
+        return tensor
+
+
+class FrozenGraph(GraphIterator):  # type: ignore[misc] # OpenVINO's bindings have no types
+    """The nodes, one after the other, as OpenVINO's frontend asks for them."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        GraphIterator.__init__(self)
+        self._nodes = nodes
+        self._at = 0
+
+    def size(self) -> int:
+        return len(self._nodes)
+
+    def reset(self) -> None:
+        self._at = 0
+
+    def is_end(self) -> bool:
+        return self._at >= len(self._nodes)
+
+    def next_impl(self) -> None:
+        self._at += 1
+
+    def get_decoder(self) -> Node:
+        return self._nodes[self._at]
+
+    def get_body_graph_iterator(self, _name: str) -> None:
+        """There are no functions."""
+
+    def get_input_names(self) -> list[str]:
+        """Asked of functions alone."""
+        return []
+
+    def get_output_names(self) -> list[str]:
+        """Asked of functions alone."""
+        return []
+
+    def get_input_names_map(self) -> dict[str, str]:
+        """No tensor has another name outside."""
+        return {}
+
+    def get_output_names_map(self) -> dict[str, str]:
+        """No tensor has another name outside."""
+        return {}
+
+
+def read_nodes(data: mmap.mmap, file: BufferedReader) -> list[Node]:
+    """The nodes of the graph that lies there, in the order in which they lie.
+
+    Raises:
+        UnknownError: there is something else, which isn't known here.
+        WireError, DecodeError: it is no graph.
+    """
+    nodes = []
+    for field in fields(data, 0, len(data)):
+        if field.number == GRAPH_NODE:
+            node, content = read_node(data, field, file)
+            require_known(node, content)
+            nodes.append(Node(node, content))
+        elif field.size and field.number != GRAPH_VERSIONS:  # functions, for one
+            raise UnknownError(f"field {field.number} of the graph")
+    return nodes
+
+
+def graph_of(path: Path) -> FrozenGraph | None:
+    """The graph of a file, or None: it has what isn't answered for here, or isn't a graph.
+
+    The file stays open: weights are read from it as they are asked for.
+    """
+    file = path.open("rb")
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return FrozenGraph(read_nodes(data, file))
+    except (
+        UnknownError,
+        WireError,
+        DecodeError,
+        ValueError,
+    ) as error:  # an empty file can't be mapped: ValueError
+        print(f"mo reads the graph itself, as this isn't known here: {error}")  # for the log
+        file.close()
+        return None
