@@ -93,7 +93,6 @@ def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) 
         ),
         inputs=mounted | _mounted("/in", frozen),
         outputs=IR,
-        keeps_memory=True,
     )
 
 
@@ -142,7 +141,6 @@ def convert_published(
         ),
         inputs=mounted | _mounted("/in", _tensors(checkpoint)),
         outputs=IR,
-        keeps_memory=True,
     )
 
 
