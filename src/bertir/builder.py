@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from bertir.digest import Digest, tree_digest
 from bertir.engines import DOCKER, ImageGoneError
 from bertir.errors import BertirError, EngineError
 from bertir.estimate import require_room_for_image
+from bertir.frozen import dataclass
 from bertir.intent import load_intent
 from bertir.lock import load_image_lock
 from bertir.model import load_models

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.container_step import PENDING
+from bertir.frozen import dataclass
 from bertir.graph import frozen_graph
 from bertir.model import CHECKPOINT_FILES, HUGGING_FACE
 from bertir.report import META_GRAPH

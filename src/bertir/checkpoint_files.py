@@ -6,10 +6,10 @@ import errno
 import json
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.model import GOOGLE, HUGGING_FACE
 from bertir.small_file import read_small
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bertir.derivation import Derivation
 from bertir.digest import Digest
+from bertir.frozen import dataclass
 from bertir.store import Blob
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
+from bertir.frozen import dataclass
 from bertir.store import Artifact, Record
 
 if TYPE_CHECKING:

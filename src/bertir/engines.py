@@ -6,11 +6,12 @@ run in, and so what its key says of that, is in runtime.py.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bertir.errors import ConfigurationError, ImageError
+from bertir.frozen import dataclass
 from bertir.nearest import did_you_mean
 from bertir.redact import shown
 

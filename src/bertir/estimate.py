@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertir.errors import NoRoomError
+from bertir.frozen import dataclass
 from bertir.room import free_bytes, megabytes
 
 if TYPE_CHECKING:

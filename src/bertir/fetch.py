@@ -6,7 +6,6 @@ Whatever the transport, a material enters the store only if it has the pinned sh
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from bertir.derivation import MOMENT
 from bertir.digest import tree_digest
 from bertir.errors import DigestMismatchError, FetchError
+from bertir.frozen import dataclass
 from bertir.origin import PUBLISHERS, Origin, other_file, take_from_folder
 from bertir.store import Artifact
 

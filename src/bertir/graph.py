@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
 from bertir.errors import StepError
+from bertir.frozen import dataclass
 
 HEADS = ("pooled", "sequence", "classifier")
 # Where the patched run_classifier.py ends the frozen graph (patches/0011).

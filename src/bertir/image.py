@@ -8,12 +8,12 @@ the time in it: see docker/README.md.)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, canonical_json
 from bertir.errors import ImageError
+from bertir.frozen import dataclass
 from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ Strict: a misspelt key would otherwise be ignored, and the image lack something 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.small_file import read_small_text
 from bertir.toml_table import RELATIVE, Table
 from bertir.toml_text import parse_toml

@@ -11,13 +11,14 @@ import json
 import re
 import time
 from codecs import BOM_UTF8
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from bertir.checkpoint_files import SMALL_BYTES, choose, read_text
 from bertir.configuration import google_problems, integer_problems
 from bertir.digest import read_chunks
 from bertir.errors import ConfigurationError, DigestMismatchError
+from bertir.frozen import dataclass
 from bertir.hint import LARGE_BYTES
 from bertir.model import HUGGING_FACE, encoder_parameters
 from bertir.nearest import did_you_mean
@@ -96,7 +97,7 @@ class LocalCheckpoint:
     max_positions: int
     parameters: int = 0
     upper_case: str = ""
-    marks: Marks = field(default_factory=lambda: Marks({}))
+    marks: Marks = field(default_factory=lambda: Marks(files={}))
 
     @property
     def weight_bytes(self) -> int:

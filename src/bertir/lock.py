@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
+from bertir.frozen import dataclass
 from bertir.intent import IMAGE_TOML, load_intent
 from bertir.redact import shown
 from bertir.requirements import Requirement, Requirements, dump_requirements, parse_requirements

@@ -5,8 +5,9 @@ So it is where a kernel keeps these times. Some file systems make them up (hint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+
+from bertir.frozen import dataclass
 
 if TYPE_CHECKING:
     import os
@@ -18,7 +19,7 @@ GRAIN_NS = 3_000_000_000
 TICK_NS = 20_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mark:
     """A file at one moment. Whoever sets its modification time back moves the time of change, which only the kernel sets."""
 
@@ -30,7 +31,13 @@ class Mark:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(
+            device=status.st_dev,
+            inode=status.st_ino,
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            changed_ns=status.st_ctime_ns,
+        )
 
     def is_settled(self, moment: int) -> bool:
         """Whether the file's times were past at `moment` (nanoseconds): another writing gives it other ones, for sure."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from bertir.checkpoint import extract_files, pinned_files
 from bertir.derivation import Derivation, Outcome
 from bertir.errors import ConfigurationError, NoRoomError, SourceError
 from bertir.fetch import OfflineError
+from bertir.frozen import dataclass
 from bertir.lock import WheelPin
 from bertir.model import GoogleZip, HuggingFaceWheel, find_model
 from bertir.room import no_room

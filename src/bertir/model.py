@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.nearest import did_you_mean
 from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version

@@ -7,12 +7,12 @@ nobody who named a mirror wants the network asked behind their back.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from bertir.errors import ConfigurationError, DigestMismatchError, FetchError
+from bertir.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

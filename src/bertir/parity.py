@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.errors import ParityError, StepError
+from bertir.frozen import dataclass
 from bertir.redact import shown
 from bertir.report import META_GRAPH, Request
 

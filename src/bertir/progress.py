@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.redact import line, without_logins
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import errno
 import json
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.errors import BertirError, ConfigurationError, NoRoomError
+from bertir.frozen import dataclass
 from bertir.interruption import held
 from bertir.provenance import BUILD_TYPE
 from bertir.room import no_room

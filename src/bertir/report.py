@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bertir import __version__
+from bertir.frozen import dataclass
 from bertir.task_data import MRPC
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ No index, no option, no URL: which registry serves the files is the machine's ow
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from bertir.digest import Digest
 from bertir.errors import LockError
+from bertir.frozen import dataclass
 from bertir.redact import shown
 
 _HEADER = "# Written by `invoke lock`; don't edit. Made from: "

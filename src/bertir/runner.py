@@ -7,7 +7,7 @@ whatever is amiss with one that waits, the step is started as any other.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from bertir.container_step import PENDING
 from bertir.derivation import Outcome
 from bertir.digest import read_chunks
 from bertir.errors import EngineError, NoRoomError
+from bertir.frozen import dataclass
 from bertir.interruption import held
 from bertir.store import Artifact
 

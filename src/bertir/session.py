@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from bertir.builder import Builder, Layout
 from bertir.engines import DOCKER
 from bertir.errors import ConfigurationError
 from bertir.fetch import Fetcher
+from bertir.frozen import dataclass
 from bertir.origin import chosen_origin
 from bertir.progress import Level, Progress, chosen_level, is_for_a_person
 from bertir.redact import PASSPHRASE, shown

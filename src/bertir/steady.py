@@ -8,10 +8,10 @@ Whoever sets the modification time back moves the time of change, which only the
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.mark import TICK_NS, Mark
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Marks:
     """How some files were at one moment."""
 
@@ -37,7 +37,7 @@ class Marks:
         if 0 <= time.time_ns() - youngest < TICK_NS:  # two writes within one can't be told apart
             time.sleep(TICK_NS / 1e9)
             files = {path: _mark(path) for path in files}
-        return cls(files)
+        return cls(files=files)
 
     def require_unchanged(self, advice: str) -> None:
         """Compare, after all was read.

@@ -23,12 +23,13 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest, HashingWriter, read_chunks, tree_digest
 from bertir.emptying import remove, removed
 from bertir.errors import BertirError, DigestMismatchError
+from bertir.frozen import dataclass
 from bertir.hint import FOLDER as HINTS
 from bertir.hint import LARGE_BYTES, Hints
 from bertir.locking import folder_lock, locked, locked_if_free

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, FetchError
+from bertir.frozen import dataclass
 from bertir.model import web_address
 from bertir.small_file import read_small
 from bertir.toml_text import read_toml

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError, LockError, StaleLockError
+from bertir.frozen import dataclass
 from bertir.redact import shown
 from bertir.requirements import distribution_name, distribution_version
 from bertir.small_file import read_small, read_small_text

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from bertir.digest import Digest
 from bertir.errors import ConfigurationError
+from bertir.frozen import dataclass
 from bertir.store import VIRTUALENVS
 
 if TYPE_CHECKING:
