@@ -22,12 +22,14 @@ import io
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
+from gc import freeze
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context  # noqa: TC002 - invoke looks at the signature
 from invoke.exceptions import Exit
-from invoke.tasks import task
+from invoke.tasks import task as invoke_task
 
 # The code of this checkout with the pins of this checkout: a virtualenv that was copied along names another one.
 # (In an installed wheel this file lies beside the pins too, in bertir/project, and the code where pip put it.)
@@ -52,7 +54,11 @@ if (
     running := sys.modules.get("invoke.main")
 ) is not None:  # it is: `bertir` (program.py) sees to that by itself
     explain_refusals(running.program)
+    # What is imported by now is used until the end: nothing is to search it for garbage meanwhile, or take it apart then.
+    freeze()
 
+# All arguments are options, with long names alone, but for those that a task calls positional.
+task = partial(invoke_task, auto_shortflags=False, positional=())
 FORMAT_HELP = "text or json (default: text); progress goes to standard error either way"
 MIRROR_HELP = "URL or folder that has the models' zips or files (default: BERTIR_MIRROR, or their publishers)"
 PARANOID_HELP = "read every byte again: believe no remembered digest of a large file (or BERTIR_PARANOID=1)"
@@ -175,7 +181,6 @@ def checkpoint_options(path: str, vocab_file: str, bert_config: str, case: str) 
 
 
 @task(
-    auto_shortflags=False,
     help=WHAT_HELP
     | {
         "output": "folder to publish under, as MODEL/RECIPE-PRECISION[-HEAD] (default: dist)",
@@ -240,7 +245,6 @@ def build_ir(
 
 
 @task(
-    auto_shortflags=False,
     help={
         "models": "of `invoke models` (default: its first, if there are no checkpoints)",
         "checkpoints": "your own: directories, or DIR/PREFIX (default: none)",
@@ -330,7 +334,6 @@ def build_matrix(
 
 
 @task(
-    auto_shortflags=False,
     help={
         "job": "the image that a CI job runs bertir in, instead of the one that steps run in",
         "archive": "write the image to this file, for Docker, podman and skopeo (default: none, it is loaded)",
@@ -365,7 +368,6 @@ def image(
 
 
 @task(
-    auto_shortflags=False,
     help={
         "model": "whose materials (default: the first of `invoke models`)",
         "bundle": "write them to this file too (default: none)",
@@ -406,7 +408,6 @@ def fetch(
 
 
 @task(
-    auto_shortflags=False,
     positional=["folder"],
     help={
         "folder": "needed: a published one, as dist/MODEL/VARIANT",
@@ -457,7 +458,6 @@ def verify(
 
 
 @task(
-    auto_shortflags=False,
     positional=["reference"],
     help={
         "reference": "needed: HOST[:PORT]/NAME[:TAG]; without a tag it is there by its digest alone",
@@ -499,7 +499,6 @@ def push(
 
 
 @task(
-    auto_shortflags=False,
     positional=["reference"],
     help={
         "reference": "needed: HOST[:PORT]/NAME@sha256:… as push printed it, or HOST[:PORT]/NAME:TAG",
@@ -541,7 +540,6 @@ def pull(
 
 
 @task(
-    auto_shortflags=False,
     positional=["folder"],
     help={
         "folder": "needed: a published one, as dist/MODEL/VARIANT",
@@ -558,7 +556,6 @@ def sign(_: Context, folder: str, key: str = "", format_: str = "text") -> None:
 
 
 @task(
-    auto_shortflags=False,
     help={
         "key": "needed: file of the private key; the public one is put beside it as .pub",
         "format": FORMAT_HELP,
@@ -573,7 +570,6 @@ def keygen(_: Context, key: str = "", format_: str = "text") -> None:
 
 
 @task(
-    auto_shortflags=False,
     help={
         # Not positional: invoke has no positional argument that may be left out.
         "folder": "of this published model, as dist/MODEL/VARIANT (default: of the image)",
@@ -607,7 +603,7 @@ def sbom(
         )
 
 
-@task(auto_shortflags=False, help={"format": FORMAT_HELP})
+@task(help={"format": FORMAT_HELP})
 def models(_: Context, format_: str = "text") -> None:
     """List the models that bertir knows. Example: `invoke models --format json`."""
     from bertir import commands
@@ -617,7 +613,6 @@ def models(_: Context, format_: str = "text") -> None:
 
 
 @task(
-    auto_shortflags=False,
     help={
         "only": "source, image, host, job (the image for CI jobs) or bench (what `invoke bench` compares with, which no other call writes) (default: the first four; with --check, all)",
         "check": "write nothing, fail if a lock is stale",
@@ -633,7 +628,6 @@ def lock(_: Context, only: str = "", check: bool = False, format_: str = "text")
 
 
 @task(
-    auto_shortflags=False,
     help={
         "output": "folder of published builds (default: dist)",
         "store": "remove the store too, all of it",
@@ -649,7 +643,6 @@ def clean(_: Context, output: str = "dist", store: bool = False, image: bool = F
 
 
 @task(
-    auto_shortflags=False,
     help={
         "older-than": "not used for so long: a number with a unit of s, m, h, d, w (default: 30d, if --max-size isn't given)",
         "max-size": "then the longest unused, until so much is left: bytes, or with a unit as 500M, 20G, 20Gi (default: no limit)",
@@ -676,7 +669,6 @@ def gc(
 
 
 @task(
-    auto_shortflags=False,
     help={
         "store": "read all of the store; what is damaged is removed, and made anew by the next build",
         "offline": "ask no server whether it answers",
@@ -698,7 +690,6 @@ def doctor(_: Context, store: bool = False, offline: bool = False, format_: str 
 
 
 @task(
-    auto_shortflags=False,
     help=WHAT_HELP
     | {
         "vary": "names of variations, with commas between (default: all that this machine can vary)",
@@ -769,7 +760,6 @@ def engine(_: Context) -> None:
 
 
 @task(
-    auto_shortflags=False,
     help={
         "quick": "the tiny shape alone, each once: to see that it works; no page changes",
         "rounds": "at most so many repetitions of each (default: 3 to 7, and 1 of what takes very long)",
@@ -810,7 +800,6 @@ def bench(
 
 
 @task(
-    auto_shortflags=False,
     help={
         "output": "folder of the site (default: build/docs)",
         "format": FORMAT_HELP,
@@ -835,7 +824,6 @@ def golden(context: Context) -> None:
 
 
 @task(
-    auto_shortflags=False,
     help={
         "database": "hold the pins against this Git checkout of an advisory database, and write security/examined.json (default: none)",
         "online": "ask pip-audit's service too, what is known today",

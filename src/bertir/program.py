@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -38,6 +39,7 @@ def main() -> None:
     """Run `bertir`."""
     command = Command(namespace=_namespace(), name="bertir", binary="bertir", version=__version__)
     explain_refusals(command)
+    gc.freeze()  # as `tasks.py` has it
     command.run()
 
 
