@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 from bertir.errors import ConfigurationError
@@ -23,8 +24,8 @@ SAFETENSORS = "model.safetensors"
 # Far more than any: a configuration has 1 kB, a state file 100 bytes a step.
 SMALL_BYTES = 1 << 20
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")
-_STATE = re.compile(r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)+)"', re.MULTILINE)
-_ESCAPED = re.compile(rb"\\(?:([0-7]{1,3})|(.))")
+_STATE = r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)+)"'
+_ESCAPED = rb"\\(?:([0-7]{1,3})|(.))"
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _PICKLED = ("pytorch_model.bin", "*.bin", "*.pt", "*.pth", "*.pkl")
 
@@ -167,7 +168,7 @@ def _latest(state: Path) -> str:
     """Give the prefix that a `checkpoint` file names; it may hold a path of the machine that trained."""
     if not state.is_file():
         return ""
-    found = _STATE.search(read_text(state, SMALL_BYTES))
+    found = re.search(_STATE, read_text(state, SMALL_BYTES), re.MULTILINE)
     return re.split(r"[/\\]", _unescaped(found[1]))[-1] if found else ""
 
 
@@ -177,7 +178,7 @@ def _unescaped(text: str) -> str:
     def byte(found: re.Match[bytes]) -> bytes:
         return found[2] or bytes([int(found[1], 8) & 0xFF])
 
-    return os.fsdecode(_ESCAPED.sub(byte, text.encode()))
+    return os.fsdecode(re.sub(_ESCAPED, byte, text.encode()))
 
 
 def _tensors(folder: Path, prefix: str) -> dict[str, Path]:
@@ -207,7 +208,7 @@ def read_text(path: Path, most: int) -> str:
         ConfigurationError: it can't be read, has over `most` bytes, or isn't UTF-8.
     """
     try:
-        return read_small(path, most).decode("utf-8-sig")
+        return read_small(path, most).removeprefix(BOM_UTF8).decode()
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise ConfigurationError(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertir import materials, pipeline, show
-from bertir.amount import size
 from bertir.engines import LOCAL, chosen
 from bertir.errors import ConfigurationError
 from bertir.healing import healed
@@ -43,7 +42,11 @@ def build_ir(
     as_json: bool,
 ) -> str:
     begun = time.monotonic()
-    may_take = size("--memory", memory) if memory else None
+    may_take = None
+    if memory:
+        from bertir.amount import size
+
+        may_take = size("--memory", memory)
     local = None
     if checkpoint:
         from bertir.local_checkpoint import find_checkpoint

@@ -19,7 +19,7 @@ FROZEN_OUTPUTS = {
 # 2 is_real_example, 3 label_ids, 4 segment_ids.
 FROZEN_INPUTS = ("IteratorGetNext:0", "IteratorGetNext:1", "IteratorGetNext:4")
 # A name goes into arguments of `mo`, where commas, braces, brackets and blanks mean something.
-_NODE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
+_NODE = r"[A-Za-z0-9.][A-Za-z0-9_./-]*"
 _INPUT_COUNT = 3
 
 
@@ -58,7 +58,7 @@ def read_graph(data: bytes) -> Graph:
             inputs=inputs, output=raw["output"], batch=_size(raw["batch"]), sequence=_size(raw["sequence"])
         )
         names = [name.removesuffix(":0") for name in inputs] + [graph.output]
-        odd = [name for name in names if not _NODE.fullmatch(name)]
+        odd = [name for name in names if not re.fullmatch(_NODE, name)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StepError(f"examine: its output can't be read: {error!r}") from error
     if odd or len(inputs) != _INPUT_COUNT:

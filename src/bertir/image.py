@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from bertir.digest import Digest, canonical_json
 from bertir.errors import ImageError
 from bertir.frozen import dataclass
-from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,6 +178,8 @@ def write_archive(store: Store, image: Image, path: Path) -> None:
         ImageError: a layer isn't in the store, or the file can't be written.
         NoRoomError: the disk is full.
     """
+    from bertir.whole_file import whole_file
+
     with whole_file(path, ImageError, size=archive_size(image)) as file:
         for chunk in archive(store, image):
             file.write(chunk)

@@ -15,9 +15,7 @@ PROJECT = "project"
 CHECKOUT_TASKS = ("audit", "bench", "docs", "golden", "lock")
 _INVOKE, _OWN = "invoke", "bertir"
 # A call as messages and help texts have it: `invoke TASK …`, or after a colon, or at the start.
-_CALL = re.compile(
-    rf"(?:(?<=`)|(?<=: )|^){_INVOKE} (?=-|[a-z])(?!(?:{'|'.join(CHECKOUT_TASKS)})\b)", re.MULTILINE
-)
+_CALL = rf"(?:(?<=`)|(?<=: )|^){_INVOKE} (?=-|[a-z])(?!(?:{'|'.join(CHECKOUT_TASKS)})\b)"
 
 
 def is_installed() -> bool:
@@ -37,4 +35,4 @@ def program_name() -> str:
 
 def as_called(text: str) -> str:
     """Give a text whose calls (`invoke build-ir`) are as this user would type them."""
-    return text if program_name() == _INVOKE else _CALL.sub(f"{_OWN} ", text)
+    return text if program_name() == _INVOKE else re.sub(_CALL, f"{_OWN} ", text, flags=re.MULTILINE)

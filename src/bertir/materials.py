@@ -17,7 +17,6 @@ from bertir.room import no_room
 from bertir.store import Artifact
 from bertir.task_data import DEV_IDS, MRPC, TEST, TRAIN, load_mrpc, mrpc_dev_tsv, read_dev_tsv, split_mrpc
 from bertir.upstream import SourceLock, Upstream, load_source_lock, load_upstream
-from bertir.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -166,6 +165,8 @@ def split_task_data(builder: Builder) -> Realised:
 
 def write_task_data(builder: Builder, split: Artifact, folder: Path) -> None:
     """Copy train.tsv, dev.tsv and test.tsv to a folder of the user's."""
+    from bertir.whole_file import whole_file
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ TAG_TEXT = (
 WORK = "work-"  # how work in progress in tmp/ is named
 # A random name of the store, which the labels of its containers have.
 IDENTITY = "identity"
-_NAME = re.compile(r"[0-9a-f]{32}")
+_NAME = r"[0-9a-f]{32}"
 
 
 def default_root(environment: Mapping[str, str]) -> Path:
@@ -104,8 +104,8 @@ def open_folder(root: Path, folders: Sequence[str]) -> None:
 def _is_tagged(root: Path) -> bool:
     """Whether bertir made it a store: other programs' caches have a tag of that name too."""
     try:
-        with (root / TAG).open(encoding="ascii", errors="replace") as file:
-            return file.read(len(TAG_TEXT) + 1) == TAG_TEXT
+        with (root / TAG).open("rb") as file:
+            return file.read(len(TAG_TEXT) + 1) == TAG_TEXT.encode()
     except FileNotFoundError:
         return False
 
@@ -128,8 +128,8 @@ def identities(root: Path) -> dict[str, Path]:
     found = {}
     for folder in (root, *root.parents):
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if _is_tagged(folder) and _NAME.fullmatch(
-                name := (folder / IDENTITY).read_text(encoding="ascii")
+            if _is_tagged(folder) and re.fullmatch(
+                _NAME, name := (folder / IDENTITY).read_text(encoding="ascii")
             ):
                 found[name] = folder
     return found
