@@ -4,15 +4,16 @@
 Python's objects. Given a file it isn't, and OpenVINO's frontend reads that by itself. Without TensorFlow's Python bindings
 `mo` does the same without looking: that is what it is told here. It also starts a process to see whether OpenVINO can be
 imported, which it has been here. And where it hands the file to the frontend, that gets the file's nodes instead, as `mo` hands on
-the iterator over a graph's nodes that a caller from Python may give it (frozen_graph.py). What comes out is the same, bit by bit
-(docs/decisions.md).
+the iterator over a graph's nodes that a caller from Python may give it (frozen_graph.py). If anything comes of that but a model,
+the program begins anew, and `mo` reads the file. What comes out is the same, bit by bit (docs/decisions.md).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from said import run as run_program
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     # The options, and the frontend → OpenVINO's model
     Pipeline = Callable[[argparse.Namespace, Any], Any]
 
+BY_THE_FILE = "BERTIR_BY_THE_FILE"
+
 
 def node_by_node(pipeline: Pipeline) -> Pipeline:
     """Give the part of `mo` that has a frontend make the model, which hands it a frozen graph's nodes in place of the file."""
@@ -31,13 +34,26 @@ def node_by_node(pipeline: Pipeline) -> Pipeline:
     def run(options: argparse.Namespace, frontend: Any) -> Any:  # noqa: ANN401 - OpenVINO's bindings have no types
         path = options.input_model
         graph = graph_of(Path(path)) if path else None
-        options.input_model = path if graph is None else graph
+        if graph is None:
+            return pipeline(options, frontend)
+        options.input_model = graph
         try:
             return pipeline(options, frontend)
+        except MemoryError:  # by the file it would take more
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is: of the file, mo may do it, and else says best what is amiss
+            print(f"mo reads the graph itself, as this came of its nodes: {error}", flush=True)  # for the log
+            again_by_the_file()
         finally:
             options.input_model = path
 
     return run
+
+
+def again_by_the_file() -> NoReturn:
+    """Begin anew, in a fresh process: OpenVINO counts what it makes, and gives layers names by that."""
+    os.environ[BY_THE_FILE] = "1"
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this program again, with its own arguments
 
 
 def main() -> None:
@@ -56,7 +72,8 @@ def main() -> None:
             message = f"this mo has no {name}"
             raise RuntimeError(message)
     convert_impl.tf_frontend_with_python_bindings_installed = False
-    convert_impl.moc_pipeline = node_by_node(convert_impl.moc_pipeline)
+    if BY_THE_FILE not in os.environ:
+        convert_impl.moc_pipeline = node_by_node(convert_impl.moc_pipeline)
     VersionChecker().runtime_checked = True
     sys.exit(mo(get_all_cli_parser(), None))
 

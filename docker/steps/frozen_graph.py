@@ -4,8 +4,8 @@ Given a file, OpenVINO's frontend for TensorFlow reads the whole of it into a me
 into a constant: the graph's bytes twice. Given an iterator over nodes, it asks each for what it needs. So does this one answer
 what the frontend's own reader says of the same node, and a weight goes from the file into the tensor that becomes the constant.
 
-It answers what a BERT's graph is asked, and has for no other graph an answer that was never tried: `graph_of` gives None then,
-and `mo` reads the file.
+It answers for what a BERT's graph has. Of another graph `graph_of` gives None, and `mo` reads the file. The file must not change
+meanwhile: it is a step's input.
 
 Imported by convert.py, in the container.
 """
@@ -13,9 +13,11 @@ Imported by convert.py, in the container.
 from __future__ import annotations
 
 import mmap
+import re
 import sys
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
+from math import prod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from openvino.frontend.tensorflow.py_tensorflow_frontend import _FrontEndDecoder
 from openvino.frontend.tensorflow.py_tensorflow_frontend import _FrontEndPyGraphIterator as GraphIterator
 from openvino.runtime import OVAny, PartialShape, Tensor, Type
 
-from wire import Field, WireError, fields, only
+from wire import Field, WireError, exactly, fields, only
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -49,8 +51,11 @@ TYPES: dict[int, tuple[Any, type[np.generic], str]] = {
     9: (Type.i64, np.int64, "int64_val"),
     10: (Type.boolean, np.bool_, "bool_val"),
 }
-# Nothing of these is asked: the graph is cut behind what gives the rows, and the frontend leaves assertions out.
+# Of a BERT's graph nothing of these is asked: it is cut behind what gives the rows, and the frontend leaves assertions out.
 NOT_ASKED = frozenset({"IteratorV2", "IteratorGetNext", "Assert"})
+INPUT = re.compile(
+    r"[^:]*(:[0-9]{1,9})?"
+)  # a node's name, and the number of its output, if that isn't its first
 STRING = 7  # of types.proto: of what an assertion says
 
 
@@ -58,10 +63,15 @@ class UnknownError(Exception):
     """The graph has what isn't answered for here; says what."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Content:
-    """A large tensor's numbers, in the file."""
+    """A large tensor's numbers, in the file.
 
+    Args:
+        attribute: the node's, which is the tensor.
+    """
+
+    attribute: str
     file: BufferedReader
     field: Field
 
@@ -77,8 +87,8 @@ class Content:
             raise ValueError(message)
 
 
-def import_messages() -> Any:  # noqa: ANN401 - the module that defines NodeDef
-    """Import TensorFlow's messages, without the TensorFlow that `import tensorflow` would be."""
+def import_messages() -> tuple[Any, Any]:
+    """Import what defines NodeDef and VersionDef, without the TensorFlow that `import tensorflow` would be."""
     found = PathFinder.find_spec("tensorflow")
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
@@ -86,37 +96,48 @@ def import_messages() -> Any:  # noqa: ANN401 - the module that defines NodeDef
     package.__path__ = list(found.submodule_search_locations)
     sys.modules["tensorflow"] = package
     try:
-        from tensorflow.core.framework import node_def_pb2
+        from tensorflow.core.framework import node_def_pb2, versions_pb2
     finally:
         del sys.modules["tensorflow"]  # whoever looks for it is to find the whole, or nothing
-    return node_def_pb2
+    return node_def_pb2, versions_pb2
 
 
-MESSAGES = import_messages()
+MESSAGES, VERSIONS = import_messages()
 
 
 def read_node(data: mmap.mmap, message: Field, file: BufferedReader) -> tuple[Any, Content | None]:
-    """A NodeDef, and the content of its tensor if that is large, without which the NodeDef is."""
+    """A NodeDef, and the content of its tensor if that is large, without which the NodeDef is.
+
+    Raises:
+        UnknownError: something else is large.
+        WireError, DecodeError: it is none.
+    """
     if message.size < LARGE:
         return MESSAGES.NodeDef.FromString(data[message.first : message.end]), None
-    node, content = MESSAGES.NodeDef(), None
+    node, found = MESSAGES.NodeDef(), []
     for field in fields(data, message.first, message.end):
         if field.size < LARGE:
             node.MergeFromString(data[field.start : field.end])
-            continue
-        if field.number != NODE_ATTRIBUTE or content is not None:
+        elif field.number == NODE_ATTRIBUTE:
+            found.append(field)
+        else:
             raise UnknownError("a large node that isn't one tensor")
-        key = only(data, field, KEY)
-        tensor = only(data, only(data, field, VALUE), ATTRIBUTE_TENSOR)
-        content = Content(file, only(data, tensor, TENSOR_CONTENT))
-        node.attr[data[key.first : key.end].decode()].tensor.MergeFromString(
-            b"".join(
-                data[one.start : one.end]
-                for one in fields(data, tensor.first, tensor.end)
-                if one.number != TENSOR_CONTENT
-            )
+    if len(found) != 1:
+        raise UnknownError(f"a node of {len(found)} large attributes")
+    key, value = exactly(data, found[0], KEY, VALUE)
+    [tensor] = exactly(data, value, ATTRIBUTE_TENSOR)
+    name = data[key.first : key.end].decode()
+    if name in node.attr:
+        raise UnknownError(f"a node that has two of {name}")
+    content = only(data, tensor, TENSOR_CONTENT)
+    node.attr[name].tensor.MergeFromString(
+        b"".join(
+            data[one.start : one.end]
+            for one in fields(data, tensor.first, tensor.end)
+            if one.number != TENSOR_CONTENT
         )
-    return node, content
+    )
+    return node, Content(attribute=name, file=file, field=content)
 
 
 def shape_of(message: Any) -> list[int]:  # noqa: ANN401 - a TensorShapeProto
@@ -129,6 +150,9 @@ def require_known(node: Any, content: Content | None) -> None:  # noqa: ANN401 -
     Raises:
         UnknownError: there is none.
     """
+    for name in node.input:
+        if not INPUT.fullmatch(name):
+            raise UnknownError(f"input {name} of {node.name}")
     if is_not_asked(node):
         return
     for name, attribute in node.attr.items():
@@ -139,7 +163,8 @@ def require_known(node: Any, content: Content | None) -> None:  # noqa: ANN401 -
             [*kinds] = attribute.list.ListFields()
             known = [field.name for field, _ in kinds] == ["i"]
         elif kind == "tensor":
-            known = is_known(attribute.tensor, content)
+            held = content.field.size if content and content.attribute == name else None
+            known = is_known(attribute.tensor, held)
         else:
             known = kind in ("b", "i", "s", "shape")
         if not known:
@@ -150,16 +175,25 @@ def is_not_asked(node: Any) -> bool:  # noqa: ANN401 - a NodeDef
     return node.op in NOT_ASKED or (node.op == "Const" and node.attr["dtype"].type == STRING)
 
 
-def is_known(tensor: Any, content: Content | None) -> bool:  # noqa: ANN401 - a TensorProto
-    """Whether it has a number for each place, or one for all; of a type that is known."""
-    if tensor.dtype not in TYPES or tensor.tensor_shape.unknown_rank:
+def is_known(tensor: Any, held: int | None) -> bool:  # noqa: ANN401 - a TensorProto
+    """Whether it has a number for each place, or one for all, each as it is; of a type and a shape that are known.
+
+    Args:
+        tensor: the TensorProto.
+        held: bytes of its content, if that isn't in it.
+    """
+    if tensor.dtype not in TYPES or not tensor.HasField("tensor_shape") or tensor.tensor_shape.unknown_rank:
+        return False
+    shape = shape_of(tensor.tensor_shape)
+    if any(size < 0 for size in shape):
         return False
     _, numbers, listed = TYPES[tensor.dtype]
-    count = int(np.prod(shape_of(tensor.tensor_shape), dtype=np.int64))
-    size = content.field.size if content else len(tensor.tensor_content)
+    size = len(tensor.tensor_content) if held is None else held
     if size:
-        return size == count * np.dtype(numbers).itemsize
-    return len(getattr(tensor, listed)) in (1, count)
+        return size == prod(shape) * np.dtype(numbers).itemsize
+    found = getattr(tensor, listed)
+    # Python has floats by eight bytes, and of a NaN not each on its way there and back.
+    return len(found) in (1, prod(shape)) and not any(number != number for number in found)  # noqa: PLR0124 - a NaN
 
 
 class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no types
@@ -199,7 +233,7 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
         """An attribute's value, of the type by which OpenVINO has it; of one that isn't there, nothing.
 
         Raises:
-            ValueError: it is of a node that isn't asked; or the file was cut short.
+            ValueError: it is of a node of which nothing is asked in a BERT's graph; or the file was cut short.
         """
         if is_not_asked(self._node):
             message = f"the frontend asks {self._node.name} for its {name}"
@@ -215,7 +249,7 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
             shape = attribute.shape
             value = PartialShape.dynamic() if shape.unknown_rank else PartialShape(shape_of(shape))
         elif kind == "tensor":
-            value = self._tensor(attribute.tensor)
+            value = self._tensor(name, attribute.tensor)
         elif kind == "list":
             value = list(attribute.list.i)
         elif kind == "s":
@@ -224,11 +258,11 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
             value = getattr(attribute, kind)
         return OVAny(value)
 
-    def _tensor(self, message: Any) -> Any:  # noqa: ANN401 - a TensorProto; a Tensor
+    def _tensor(self, attribute: str, message: Any) -> Any:  # noqa: ANN401 - a TensorProto; a Tensor
         """The tensor, in memory of OpenVINO's, which lets go of it when nothing needs it any more."""
         of_openvino, numbers, listed = TYPES[message.dtype]
         tensor = Tensor(of_openvino, shape_of(message.tensor_shape))
-        if self._content:
+        if self._content and self._content.attribute == attribute:
             self._content.read_to(tensor.data)
         elif message.tensor_content:
             tensor.data[...] = np.frombuffer(message.tensor_content, numbers).reshape(tensor.data.shape)
@@ -294,7 +328,9 @@ def read_nodes(data: mmap.mmap, file: BufferedReader) -> list[Node]:
             node, content = read_node(data, field, file)
             require_known(node, content)
             nodes.append(Node(node, content))
-        elif field.size and field.number != GRAPH_VERSIONS:  # functions, for one
+        elif field.number == GRAPH_VERSIONS:
+            VERSIONS.VersionDef.FromString(data[field.first : field.end])
+        elif field.size:  # functions, for one
             raise UnknownError(f"field {field.number} of the graph")
     return nodes
 

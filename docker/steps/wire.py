@@ -81,3 +81,15 @@ def only(data: mmap | bytes, message: Field, number: int) -> Field:
             f"{len(found)} fields {number} in the message at byte {message.first}, where there is one"
         )
     return found[0]
+
+
+def exactly(data: mmap | bytes, message: Field, *numbers: int) -> list[Field]:
+    """The fields of a message that has those of these numbers, in this order, and no others.
+
+    Raises:
+        WireError: it has others.
+    """
+    found = list(fields(data, message.first, message.end))
+    if [field.number for field in found] != [*numbers]:
+        raise WireError(f"other fields than {numbers} in the message at byte {message.first}")
+    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from builds import given
+from builds import given, read_bytes
 from checkout import ROOT
 from tiny_bert import HIDDEN, LAYERS, POSITIONS, SENTENCES, classifier, config, files, weights
 
@@ -205,10 +205,6 @@ def test_a_fine_tuned_checkpoint_gives_the_probabilities_that_run_classifier_pre
     assert expected.shape == found.shape == (len(pairs()), 2)
     assert np.ptp(expected[:, 0]) > 0.1  # a classifier that tells rows apart
     assert np.abs(expected - found).max() < 1e-6
-
-
-def read_bytes(builder: Builder, blob: Blob) -> bytes:
-    return builder.store.checked(blob, what="a test's file").read_bytes()
 
 
 def test_the_same_checkpoint_under_another_name_is_the_same_ir_and_nothing_to_do(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.report import Request
+    from bertir.store import Blob
     from bertir.weights import Weights
 
 
@@ -59,3 +60,7 @@ def given(builder: Builder, tensors: dict[str, np.ndarray], **changes: object) -
     """A Hugging Face directory's files, in the store."""
     contents = files(tensors, config(**changes))
     return Artifact(files={name: builder.store.add_bytes(data) for name, data in contents.items()})
+
+
+def read_bytes(builder: Builder, blob: Blob) -> bytes:
+    return builder.store.checked(blob, what="a test's file").read_bytes()
