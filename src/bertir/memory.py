@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The most that a build's containers take together: the step that runs, what runs beside it, and what waits for its inputs. Measured as
 # what is resident in all of them, twenty times a second, GB (docs/benchmarks.md): a BERT of 0.002 GB 0.94; BERT-Base (0.438) 2.05 to 2.21, and 2.59
-# with its import. BERT-Large (1.34), by the anonymous memory of all, at most 3.51.
+# with its import (1.80 and 1.98 since `convert` and `reference` take less). BERT-Large (1.34), by the anonymous memory of all, then at most 3.51.
 OF_ITSELF = 1_150_000_000
 PER_WEIGHT_BYTE = 3.5
 AT_ONCE = 2  # of a build's steps, each with the container's limit
