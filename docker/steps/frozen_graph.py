@@ -216,7 +216,7 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
         return str(self._node.op)
 
     def get_input_size(self) -> int:
-        """How many inputs it has; a control input (`^name`) is one, and the frontend leaves it out itself."""
+        """How many inputs it has. A control input (`^name`) is one: the frontend tells it apart by its name."""
         return len(self._node.input)
 
     def get_input_node_name(self, index: int) -> str:
