@@ -81,7 +81,7 @@ def freeze(
 
 def convert(builder: Builder, request: Request, frozen: Artifact, graph: Graph) -> ContainerStep:
     """Run `mo` with the documented inputs; `--output` and `--compress_to_fp16` are said outright."""
-    program, mounted = _program(builder, "convert.py", "frozen_graph.py", "said.py", "wire.py")
+    program, mounted = _converter(builder)
     shape = f"{{i32}}[{request.rows} {graph.sequence}]"
     return ContainerStep(
         name="convert",
@@ -130,7 +130,7 @@ def convert_published(
     builder: Builder, request: Request, checkpoint: Artifact, graph: Graph
 ) -> ContainerStep:
     """Run the documented `mo` line on the published graph, of which `examine` found the names."""
-    program, mounted = _program(builder, "convert.py", "frozen_graph.py", "said.py", "wire.py")
+    program, mounted = _converter(builder)
     return ContainerStep(
         name="convert",
         arguments=(
@@ -142,6 +142,10 @@ def convert_published(
         inputs=mounted | _mounted("/in", _tensors(checkpoint)),
         outputs=IR,
     )
+
+
+def _converter(builder: Builder) -> tuple[tuple[str, str], dict[str, Blob]]:
+    return _program(builder, "convert.py", "frozen_graph.py", "said.py", "wire.py")
 
 
 def _mo_arguments(request: Request, graph: Graph) -> tuple[str, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bertir.engines import DOCKER
 from bertir.session import Session
 
 if TYPE_CHECKING:
@@ -23,14 +22,5 @@ class AskedError(Exception):
 class Asking(Session):
     """Raises `AskedError` where another session gives a builder."""
 
-    def builder(
-        self,
-        *,
-        offline: bool = False,
-        mirror: str = "",
-        paranoid: bool = False,
-        engine: str = DOCKER,
-        memory: int | None = None,
-    ) -> Builder:
-        del offline, mirror, engine
+    def builder(self, *, paranoid: bool = False, memory: int | None = None, **_: Any) -> Builder:
         raise AskedError(paranoid=paranoid, memory=memory)

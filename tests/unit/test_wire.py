@@ -96,3 +96,12 @@ def test_the_one_field_of_a_number_is_given_and_none_of_several(wire: ModuleType
     for number, count in ((1, 2), (3, 0)):
         with pytest.raises(wire.WireError, match=f"{count} fields {number}"):
             wire.only(data, message, number)
+
+
+def test_a_message_of_exactly_these_fields_gives_them_and_any_other_is_refused(wire: ModuleType) -> None:
+    data = written(1, 2, b"key") + written(2, 2, b"value")
+    message = wire.Field(0, 0, 0, len(data))
+    assert [data[one.first : one.end] for one in wire.exactly(data, message, 1, 2)] == [b"key", b"value"]
+    for numbers in ((1,), (2, 1), (1, 2, 3), ()):
+        with pytest.raises(wire.WireError, match="other fields"):
+            wire.exactly(data, message, *numbers)
