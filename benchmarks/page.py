@@ -40,7 +40,7 @@ _METHOD = """\
 - **optimum-cli** runs in a virtualenv of its own (`requirements/optimum.lock`; torch in its CPU build, without torchvision), with `--task
   feature-extraction --weight-format fp16`, offline, and with OpenVINO's telemetry switched off.
 - **Cached targets** are copies of one checkpoint under other names, in one `invoke build-matrix`.
-- **Step by step**, bertir's steps are by the containers that were started for them. One that was started ahead of its inputs, and then not needed
+- **Step by step**, bertir's steps are by the containers that were started for them; those that share one have one row. One that was started ahead of its inputs, and then not needed
   as its output was in the store (after a change of a patch), has seconds there too: those that it waited.
 - **The floor** reads and hashes the checkpoint, and writes and hashes as many bytes as the IR has, in one Python process.
 

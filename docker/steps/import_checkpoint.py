@@ -428,4 +428,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main, "numpy", "lazy_tensorflow")
+    run(main, "numpy", "lazy_tensorflow", keeps_memory=True)

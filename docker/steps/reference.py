@@ -254,4 +254,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main, "numpy", "lazy_tensorflow")
+    run_program(main, "numpy", "lazy_tensorflow", keeps_memory=True)

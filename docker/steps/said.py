@@ -6,6 +6,7 @@ plain here: one name is one line, and a line can't pretend to be another.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -24,6 +25,9 @@ LINES = 60
 LAST_LINES = 4  # the advice is at the end
 MOST_SECONDS_TO_WAIT = 7200.0
 SECONDS_BETWEEN_LOOKS = 0.01
+# Of mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+NEVER, NONE = -1, 0
 
 
 def plain(text: object) -> str:
@@ -66,7 +70,17 @@ def await_inputs(*, some: bool = False) -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def run(main: Callable[[], None], *needed: str, some: bool = False) -> NoReturn:
+def keep_memory() -> None:
+    """Have what is given back kept for what is asked for next: else large pieces go to the kernel and come back page by page, each of them zeroed.
+
+    It is glibc that is told. Another C library has no such function, and goes on as it does.
+    """
+    if tell := getattr(ctypes.CDLL(None), "mallopt", None):
+        tell(M_MMAP_MAX, NONE)
+        tell(M_TRIM_THRESHOLD, NEVER)
+
+
+def run(main: Callable[[], None], *needed: str, some: bool = False, keeps_memory: bool = False) -> NoReturn:
     """Run a program, and end the process.
 
     What was written is closed by then. To take down TensorFlow's graph or OpenVINO's model before the process goes would be
@@ -76,7 +90,10 @@ def run(main: Callable[[], None], *needed: str, some: bool = False) -> NoReturn:
         main: the program.
         needed: modules that it imports.
         some: it begins with those of its inputs that come first, and calls `await_inputs` for the others.
+        keeps_memory: `keep_memory`.
     """
+    if keeps_memory:
+        keep_memory()
     # What these programs make they need to their end: to look for circles among a million objects of TensorFlow's, again and
     # again, is a sixth of the time that its import takes.
     gc.disable()

@@ -338,6 +338,8 @@ class Builder:
         self, step: ContainerStep, image: str, ahead: Iterable[ContainerStep], beside: Iterable[ContainerStep]
     ) -> Outcome:
         self.clear_leftovers(image)
+        beside, ahead = list(beside), list(ahead)
+        self._runner.start_ahead(self._sharing(step, (*beside, *ahead)), image)
         running = self._runner.start(step, image)
         with running.ends:
             self.progress.say(step.name, f"running {self.runtime.where}", State.RUNNING)
@@ -345,6 +347,19 @@ class Builder:
                 self._begin(other, image)
             self._runner.start_ahead(ahead, image)
             return self._runner.finish(running)
+
+    def _sharing(self, step: ContainerStep, others: Iterable[ContainerStep]) -> Sequence[ContainerStep]:
+        """A step that is about to run, and those to be run that can share its container; none if it has nothing to share."""
+        found = [
+            other
+            for other in others
+            if step.imports and other.imports == step.imports and not self._is_stored(other)
+        ]
+        return [step, *found] if found else []
+
+    def _is_stored(self, step: ContainerStep) -> bool:
+        derivation = step.derivation(self.runtime.identity)
+        return self.store.load_record(derivation.step, derivation.key) is not None
 
     def clear_leftovers(self, image: str) -> None:
         """Remove what killed builds left that this user may not: folders that a step's user made."""

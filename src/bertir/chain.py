@@ -83,7 +83,8 @@ class Chain:
             return
         if kind == HUGGING_FACE:
             yield self.importing(later(*names))
-        elif self.request.recipe != META_GRAPH:
+            names = CHECKPOINT_FILES
+        if self.request.recipe != META_GRAPH:
             yield from self._of_checkpoint(later(*names))
 
     def after_import(self) -> Iterator[ContainerStep]:

@@ -9,21 +9,20 @@ local engine, which has no containers, keeps of this is in local.py.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bertir import emptying
-from bertir.digest import Digest
 from bertir.errors import EngineError, StepError, StepTimeoutError
 from bertir.failure import End, advised, disk_full, failure
 from bertir.laying import INPUTS as WAITED
 from bertir.laying import lay
 from bertir.outputs import taken, usage
 from bertir.room import FULL_BYTES, free_bytes
+from bertir.step_log import Reader, kept
 from bertir.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -31,21 +30,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from bertir.engines import Engine, Output
+    from bertir.engines import Engine
 
 VOLUME = "out"  # the output volume's folder, in the caller's own
 INPUTS = "in"  # the folder of inputs that are waited for, beside it; a step sees it as `WAITED`
 # A step that waits looks for the first among its inputs, or for the second if it can begin with some (docker/steps/said.py).
 READY, SOME = ".ready", ".ready-some"
 WAIT = {"BERTIR_READY": f"{WAITED}/{READY}"}
-# What a process gives back glibc keeps, and gives it again when it asks for more; else large pieces go to the kernel and come
-# back page by page, each of them zeroed. No other C library looks at this.
-KEPT_BYTES = 4 << 30
-KEEPING_MEMORY = {
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
-}
-LOG_BYTES = 16 << 20
-LINE_BYTES = 4096  # of a longer line its end is told
 # The engine is asked how a step is doing at first after the one, in the end each other of these.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 # A container that was told to end, and a log that is to end with it, are waited for so long.
@@ -119,9 +110,10 @@ class StepRun:
         self.command = command
         self._engine = engine
         self._image = image
-        self._volume = scratch / VOLUME
+        self.volume = scratch / VOLUME
+        self.log = scratch / "log"
         self._inputs = scratch / INPUTS
-        self._log = scratch / "log"
+        self._laid: dict[str, Path] = {}
         # Named before it is made: an interruption while the engine makes it must not lose it.
         self._name = f"bertir-{uuid.uuid4().hex}"
         self._stack = contextlib.ExitStack()
@@ -131,14 +123,14 @@ class StepRun:
     def __enter__(self) -> Self:
         # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
         # inside a folder that only the invoking user may enter.
-        self._volume.mkdir()
-        self._volume.chmod(0o777)
-        self._log.touch()
+        self.volume.mkdir()
+        self.volume.chmod(0o777)
+        self.log.touch()
         with contextlib.ExitStack() as stack:
-            stack.callback(self._engine.empty, self._image, self._volume)
+            stack.callback(self._engine.empty, self._image, self.volume)
             folders = {}
             if self.command.waits:
-                lay(self.command.inputs, WAITED, self._inputs)
+                self.lay(self.command.inputs)
                 folders = {WAITED: self._inputs}
             self._begun = time.monotonic()
             self._running = stack.enter_context(self._started(folders))
@@ -155,14 +147,27 @@ class StepRun:
         """Start the container and the reading of its log; the stack that is given ends both."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._engine.remove, self._name)
-            self._container = self._engine.create(
-                self._name, self._image, self.command, self._volume, folders
-            )
+            self._container = self._engine.create(self._name, self._image, self.command, self.volume, folders)
             self._engine.start(self._container, self.command.name)
-            self._reader = _Reader(self._engine.log_of(self._container), self._log, self.command.tell)
+            self._reader = Reader(self._engine.log_of(self._container), self.log, self.command.tell)
             self._reader.start()
             stack.callback(self._reader.end)
             yield stack
+
+    def lay(self, inputs: Mapping[str, Path], sign: str = "") -> None:
+        """Lay out inputs for a command that waits for them, and in the end the file that it waits for, if one is named.
+
+        Raises:
+            OSError: they can't be; or another one is there.
+        """
+        lay(
+            {path: source for path, source in inputs.items() if self._laid.get(path) != source},
+            WAITED,
+            self._inputs,
+        )
+        self._laid.update(inputs)
+        if sign:
+            (self._inputs / sign).touch()
 
     def give_some(self, inputs: Mapping[str, Path]) -> None:
         """Give a command that waits some of the inputs that it lacks: it may begin with them, and has no more of the processor yet.
@@ -170,8 +175,7 @@ class StepRun:
         Raises:
             OSError: they can't be laid out for it.
         """
-        lay(inputs, WAITED, self._inputs)
-        (self._inputs / SOME).touch()
+        self.lay(inputs, SOME)
 
     def give(self, inputs: Mapping[str, Path]) -> None:
         """Give a command that waits the inputs that it lacks, and let it go on: its time begins now.
@@ -180,12 +184,21 @@ class StepRun:
             OSError: they can't be laid out for it.
             EngineError: it has ended, or can't be let go on.
         """
-        lay(inputs, WAITED, self._inputs)
-        if not self._engine.is_running(self._container):
+        self.lay(inputs)
+        if not self.is_running():
             raise EngineError(f"{self.command.name} ended before it had its inputs")
-        self._engine.let_go_on(self._container, self.command)
+        self.let_go_on(yields=self.command.yields)
         self._begun = time.monotonic()
         (self._inputs / READY).touch()
+
+    # what a step that shares a container asks of it, too (together.py)
+
+    def is_running(self) -> bool:
+        return self._engine.is_running(self._container)
+
+    def let_go_on(self, *, yields: bool) -> None:
+        """Give the container its part of the processor, or the smaller one of a step that yields."""
+        self._engine.let_go_on(self._container, replace(self.command, yields=yields))
 
     @contextlib.contextmanager
     def finished(self, beside: Sequence[StepRun] = ()) -> Iterator[Finished]:
@@ -196,61 +209,96 @@ class StepRun:
 
         Raises: as `Engine.run`.
         """
-        command, limits = self.command, self.command.limits
         end = self._end(beside)
-        seconds = time.monotonic() - self._begun
+        with self.outcome(self.command, end, self.log, time.monotonic() - self._begun) as finished:
+            yield finished
+
+    @contextlib.contextmanager
+    def outcome(self, command: Command, end: End, log: Path, seconds: float) -> Iterator[Finished]:
+        """Give the outputs of a command that ended well, or raise how it ended."""
+        limits = self.command.limits
         if end.status != 0:
             raise failure(
                 command.name,
                 end,
-                self._log,
-                _kept(self._engine.folder, self._log, command.name),
+                log,
+                kept(self._engine.folder, log, command.name),
                 memory=limits.memory_bytes if self._engine.limits_memory else 0,
                 scratch=limits.scratch_bytes,
             )
-        with taken(self._volume, command.outputs, limits.output_bytes, command.name) as outputs:
-            yield Finished(outputs=outputs, volume=self._volume, log=self._log, seconds=seconds)
+        with taken(self.volume, command.outputs, limits.output_bytes, command.name) as outputs:
+            yield Finished(outputs=outputs, volume=self.volume, log=log, seconds=seconds)
 
     def look_after(self) -> None:
         """Stop it if it does what it may not; whoever waits for it then is told."""
         limits = self.command.limits
-        if self._stopped is None and (fault := _fault_of(self._volume, limits, self._engine.folder)):
+        if self._stopped is None and (fault := _fault_of(self.volume, limits, self._engine.folder)):
             self._stop(StepError(f"{self.command.name}: {fault[0]}; it was stopped", advice=fault[1]))
 
     def _stop(self, why: StepError) -> None:
         self._stopped = why
+        self.kill()
+
+    def kill(self) -> None:
+        """End the container, and wait until it has ended."""
         _kill(self._engine, self._container)
 
     def _end(self, beside: Sequence[StepRun]) -> End:
         # A container that has ended has nothing left that runs (pid_namespaces(7)), and is removed when this run is closed.
         with contextlib.nullcontext() if self._engine.contains else self._running:
-            stopped = self._watched(beside)
+            stopped = self.watched(
+                self.command, self._begun, beside, lambda: not self.is_running(), self._rest
+            )
             # It ends when the container has.
             self._reader.join(SECONDS_TO_END)
             self._reader.end()
             if stopped:
-                kept = _kept(self._engine.folder, self._log, self.command.name)
-                stopped.advice = advised(stopped.advice, kept)
-                raise stopped
-            status, out_of_memory = self._engine.ending_of(self._container)
+                raise self.told(stopped, self.command, self.log)
+            status, out_of_memory = self.ending()
+        return self.end_of(status, out_of_memory=out_of_memory)
+
+    def told(self, stopped: StepError, command: Command, log: Path) -> StepError:
+        """Give why a command was stopped, with where its log is."""
+        stopped.advice = advised(stopped.advice, kept(self._engine.folder, log, command.name))
+        return stopped
+
+    def ending(self) -> tuple[int, bool]:
+        """Give the status of a container that has ended, and whether the kernel ended a process of it for want of memory."""
+        return self._engine.ending_of(self._container)
+
+    def end_of(self, status: int, *, out_of_memory: bool) -> End:
         return End(
             status=status,
             out_of_memory=out_of_memory,
-            free=free_bytes(self._volume),
-            taken=usage(self._volume, self.command.limits.output_bytes).taken,
+            free=free_bytes(self.volume),
+            taken=usage(self.volume, self.command.limits.output_bytes).taken,
             disk=self._engine.folder,
         )
 
-    def _watched(self, beside: Sequence[StepRun]) -> StepError | None:
-        """Wait for the container's end; give why it was made to end, if it was."""
-        limits = self.command.limits
-        until = self._begun + limits.seconds
+    def watched(
+        self,
+        command: Command,
+        begun: float,
+        beside: Sequence[StepRun],
+        is_over: Callable[[], bool],
+        rest: Callable[[float], None],
+    ) -> StepError | None:
+        """Wait until a command is over; give why it was made to end, if it was.
+
+        Args:
+            command: the command.
+            begun: when it had its inputs.
+            beside: as in `finished`.
+            is_over: whether it is.
+            rest: waits so many seconds, or until it is likely to be over.
+        """
+        until = begun + command.limits.seconds
         pause = FIRST_PAUSE
-        while self._stopped is None and self._engine.is_running(self._container):
+        while self._stopped is None and not is_over():
             if time.monotonic() >= until:
                 self._stop(
                     StepTimeoutError(
-                        f"{self.command.name}: stopped after {limits.seconds:.0f} s, its time limit"
+                        f"{command.name}: stopped after {command.limits.seconds:.0f} s, its time limit"
                     )
                 )
                 break
@@ -258,13 +306,16 @@ class StepRun:
             for other in beside:
                 with contextlib.suppress(EngineError):  # told when somebody waits for it
                     other.look_after()
-            # Whoever prints nothing more is likely to end; but it may have closed its output, and go on.
-            if self._reader.is_alive():
-                self._reader.join(min(pause, max(0.0, until - time.monotonic())))
-            else:
-                time.sleep(FIRST_PAUSE)
+            rest(min(pause, max(0.0, until - time.monotonic())))
             pause = min(2 * pause, LONGEST_PAUSE)
         return self._stopped
+
+    def _rest(self, seconds: float) -> None:
+        # Whoever prints nothing more is likely to end; but it may have closed its output, and go on.
+        if self._reader.is_alive():
+            self._reader.join(seconds)
+        else:
+            time.sleep(FIRST_PAUSE)
 
 
 @contextlib.contextmanager
@@ -297,55 +348,6 @@ def _kill(engine: Engine, container: str) -> None:
                 advice="See what it is doing (`docker ps`, `docker top`); bertir's next run removes it.",
             )
         time.sleep(FIRST_PAUSE)
-
-
-class _Reader(threading.Thread):
-    """Copies what a container prints into a file, to its end, up to a size that a disk bears; and tells it line by line."""
-
-    def __init__(self, stream: Output, log: Path, tell: Callable[[str], None] | None) -> None:
-        super().__init__(daemon=True)
-        self._stream = stream
-        self._log = log
-        self._tell = tell
-        self._begun = b""  # a line whose end hasn't come
-
-    def run(self) -> None:
-        # Without a buffer: it would be written when the file is closed, and a full disk be told of there.
-        with self._log.open("wb", buffering=0) as file:
-            for chunk in self._stream:
-                # Read to the end, or the step would wait for a reader.
-                with contextlib.suppress(OSError):  # the disk is full: the watch will see that too
-                    file.write(chunk[: max(0, LOG_BYTES - file.tell())])
-                if self._tell is not None:
-                    self._lines(chunk, self._tell)
-
-    def _lines(self, chunk: bytes, tell: Callable[[str], None]) -> None:
-        *lines, begun = (self._begun + chunk).splitlines(keepends=True) or [b""]
-        if begun.endswith((b"\n", b"\r")):
-            lines, begun = [*lines, begun], b""
-        self._begun = begun[-LINE_BYTES:]
-        for line in lines:
-            tell(line[-LINE_BYTES:].decode("utf-8", errors="replace").rstrip())
-
-    def end(self) -> None:
-        """End it, if it hasn't ended; the engine may hang."""
-        if self.is_alive():
-            self._stream.close()
-            self.join(1)
-
-
-def _kept(folder: Path, log: Path, step: str) -> Path | None:
-    """Keep a step's log for the user to read; None if it can't be.
-
-    Its digest is in its name: of several builds that fail in the same step none takes away what another told of.
-    """
-    try:
-        kept = folder / "logs" / f"{step}-{Digest.of_file(log).short}.log"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(log.read_bytes())
-    except OSError:  # a full disk, say, which is told already
-        return None
-    return kept
 
 
 def empty(engine: Engine, image: str, volume: Path) -> None:

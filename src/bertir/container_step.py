@@ -26,7 +26,7 @@ class ContainerStep:
         inputs: path inside the container -> stored file, mounted there read-only.
         outputs: what the step must leave in `/out`.
         yields: others are waited for meanwhile, and get the processor first if they want it.
-        keeps_memory: what it gives back is kept for what it asks for next (container.py).
+        imports: what its program begins with; steps of the same may share a container (together.py).
     """
 
     name: str
@@ -35,7 +35,7 @@ class ContainerStep:
     inputs: Mapping[str, Blob]
     outputs: Sequence[str]
     yields: bool = False
-    keeps_memory: bool = False
+    imports: str = ""
 
     def derivation(self, image: Digest) -> Derivation:
         return Derivation(

@@ -1,4 +1,4 @@
-"""Locks between processes: flock on a file. The kernel lets go of them when a process dies, however it dies."""
+"""Locks between processes: flock on a file. The kernel lets go of them when a process dies, however it dies. And leases."""
 
 from __future__ import annotations
 
@@ -104,3 +104,20 @@ def _is(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def is_written(descriptor: int) -> bool:
+    """Say whether anybody has a file open to write into it, whoever that is; or whether the file system can't tell.
+
+    The kernel gives a lease for reading on a file that nobody has open so, nor mapped (fcntl(2), "Leases"). To whom may open it
+    later that says nothing.
+
+    Args:
+        descriptor: open for reading alone, on a file of this user's.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return True
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -21,16 +21,17 @@ from bertir.interruption import held
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
-    from bertir.container import Finished, StepRun
+    from bertir.container import Command, Finished, StepRun
     from bertir.container_step import ContainerStep
     from bertir.engines import Engine
     from bertir.progress import Progress
     from bertir.store import Blob, Store
     from bertir.surroundings import Surroundings
+    from bertir.together import PartRun
 
 # What a step that was to save time may end in without any harm: it is run as any other, and says then what is amiss.
 AMISS = (EngineError, NoRoomError, OSError)
@@ -48,7 +49,7 @@ class Running:
     """
 
     step: ContainerStep
-    run: StepRun
+    run: StepRun | PartRun
     linked: list[Blob]
     started: datetime
     ends: contextlib.ExitStack
@@ -114,12 +115,20 @@ class Runner:
     def start_ahead(self, steps: Iterable[ContainerStep], image: str) -> None:
         """Start steps that some step before them will give their inputs to, unless they were started already.
 
-        One that can't be started is run as any other when it has its inputs, and says then what is amiss.
+        Those that begin with the same import share a container, in which it is done once. One that can't be started is run as
+        any other when it has its inputs, and says then what is amiss.
         """
+        sharing: dict[str, list[ContainerStep]] = {}
         for step in steps:
             if step.name not in self._ahead:
-                with contextlib.suppress(*AMISS):
-                    self._ahead[step.name] = self._start(step, image, waits=True)
+                # By what it imports; or by its name, if it shares nothing.
+                sharing.setdefault(step.imports or f"/{step.name}", []).append(step)
+        for alike in sharing.values():
+            with contextlib.suppress(*AMISS):
+                if len(alike) > 1:
+                    self._start_together(alike, image)
+                else:
+                    self._ahead[alike[0].name] = self._start(alike[0], image, waits=True)
 
     def give_ahead(self, steps: Iterable[ContainerStep]) -> None:
         """Give steps that were started ahead those of their inputs that are there by now; some are `PENDING` still.
@@ -154,9 +163,53 @@ class Runner:
                 self._ahead[step.name] = replace(waiting, step=step)
 
     def _start(self, step: ContainerStep, image: str, *, waits: bool = False) -> Running:
-        from bertir.container import KEEPING_MEMORY, Command
+        command = self._command(step, waits=waits)
+        with contextlib.ExitStack() as stack:
+            run, _, linked = stack.enter_context(self._container([step], command, image))
+            ends = stack.pop_all()
+            self._stack.callback(ends.close)
+            return Running(step=step, run=run, linked=linked, started=datetime.now(UTC), ends=ends)
 
-        command = Command(
+    def _start_together(self, steps: Sequence[ContainerStep], image: str) -> None:
+        """Start steps ahead, in one container."""
+        from bertir.together import PartRun, Together, together
+
+        commands = [self._command(step, waits=True) for step in steps]
+        with contextlib.ExitStack() as stack:
+            run, scratch, linked = stack.enter_context(
+                self._container(steps, together(commands, steps[0].imports), image)
+            )
+            ends = stack.pop_all()
+            self._stack.callback(ends.close)
+        shared = Together(run, ends.close, commands)
+        for step, command in zip(steps, commands, strict=True):
+            part = PartRun(shared, command, scratch / f"log-{step.name}")
+            parts_end = contextlib.ExitStack()
+            parts_end.callback(shared.let_go, step.name)
+            parts_end.callback(part.close)
+            self._stack.callback(parts_end.close)
+            self._ahead[step.name] = Running(
+                step=step, run=part, linked=linked, started=datetime.now(UTC), ends=parts_end
+            )
+
+    @contextlib.contextmanager
+    def _container(
+        self, steps: Iterable[ContainerStep], command: Command, image: str
+    ) -> Iterator[tuple[StepRun, Path, list[Blob]]]:
+        """Run a container for steps, in a folder of links to their inputs: the container, the folder, and what is linked there."""
+        with contextlib.ExitStack() as stack:
+            scratch, linked = stack.enter_context(self._store.folder_of_links())
+            linked += {blob for step in steps for blob in step.inputs.values() if blob is not PENDING}
+            with self._store.linking(linked):
+                run = stack.enter_context(self._engine().begin(image, command, scratch))
+            self._started.append(run)
+            stack.callback(self._started.remove, run)
+            yield run, scratch, linked
+
+    def _command(self, step: ContainerStep, *, waits: bool) -> Command:
+        from bertir.container import Command
+
+        return Command(
             name=step.name,
             arguments=step.arguments,
             inputs=self._checked(step.inputs),
@@ -165,19 +218,8 @@ class Runner:
             waits=waits,
             idles=waits and bool(self._started),  # the first of all is what everything waits for
             yields=step.yields,
-            environment=KEEPING_MEMORY if step.keeps_memory else {},
             tell=partial(self._progress.log, step.name),
         )
-        with contextlib.ExitStack() as stack:
-            scratch, linked = stack.enter_context(self._store.folder_of_links())
-            linked += [blob for blob in step.inputs.values() if blob is not PENDING]
-            with self._store.linking(linked):
-                run = stack.enter_context(self._engine().begin(image, command, scratch))
-            self._started.append(run)
-            stack.callback(self._started.remove, run)
-            ends = stack.pop_all()
-            self._stack.callback(ends.close)
-            return Running(step=step, run=run, linked=linked, started=datetime.now(UTC), ends=ends)
 
     def _checked(self, inputs: Mapping[str, Blob]) -> dict[str, Path]:
         """Give where the inputs are that are there, once their bytes were read."""

@@ -28,11 +28,14 @@ META = "bert_model.ckpt.meta"
 FROZEN = "inference_graph.pb"
 REFERENCE = "reference.npz"
 IR = ("model.xml", "model.bin")
+TENSORFLOW = "lazy_tensorflow"
 
 
 def import_checkpoint(builder: Builder, model: Artifact, source: Artifact) -> ContainerStep:
     """Turn a Hugging Face BertModel into a TensorFlow checkpoint with Google's names, in the container."""
-    program, mounted = _program(builder, "import_checkpoint.py", "lazy_tensorflow.py", "said.py")
+    program, mounted = _program(
+        builder, "import_checkpoint.py", "lazy_tensorflow.py", "said.py", "together.py"
+    )
     return ContainerStep(
         name="import",
         arguments=(
@@ -45,7 +48,7 @@ def import_checkpoint(builder: Builder, model: Artifact, source: Artifact) -> Co
         ),
         inputs=mounted | _mounted("/in", model) | {"/in/source/modeling.py": source["modeling.py"]},
         outputs=CHECKPOINT_FILES,
-        keeps_memory=True,
+        imports=TENSORFLOW,
     )
 
 
@@ -53,7 +56,9 @@ def freeze(
     builder: Builder, request: Request, weights: Weights, source: Artifact, checkpoint: Artifact
 ) -> ContainerStep:
     """Run the patched run_classifier.py, which freezes the graph and exits, as the documentation has it."""
-    program, mounted = _program(builder, "freeze.py", "lazy_tensorflow.py", "said.py", "session.py")
+    program, mounted = _program(
+        builder, "freeze.py", "lazy_tensorflow.py", "said.py", "session.py", "together.py"
+    )
     dev = task_rows(builder, request.task_data)
     return ContainerStep(
         name="freeze",
@@ -76,6 +81,7 @@ def freeze(
         | _mounted("/in/checkpoint", _without(checkpoint, META))
         | _mounted("/in/source", source),
         outputs=(FROZEN,),
+        imports=TENSORFLOW,
     )
 
 
@@ -175,7 +181,7 @@ def reference(
         builder,
         "reference.py",
         *("arguments.py", "lazy_tensorflow.py", "model.py", "operations.py", "published.py"),
-        *("rounding.py", "rows.py", "said.py", "session.py"),
+        *("rounding.py", "rows.py", "said.py", "session.py", "together.py"),
     )
     tokens = graph.sequence or request.tokens(weights.max_positions)
     if request.recipe == META_GRAPH:
@@ -216,7 +222,7 @@ def reference(
         },
         outputs=(REFERENCE,),
         yields=True,
-        keeps_memory=True,
+        imports=TENSORFLOW,
     )
 
 

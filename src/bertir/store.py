@@ -32,7 +32,7 @@ from bertir.errors import BertirError, DigestMismatchError
 from bertir.frozen import dataclass
 from bertir.hint import FOLDER as HINTS
 from bertir.hint import LARGE_BYTES, Hints
-from bertir.locking import folder_lock, locked, locked_if_free
+from bertir.locking import folder_lock, is_written, locked, locked_if_free
 from bertir.mark import Mark
 from bertir.room import no_room
 from bertir.small_file import read_small
@@ -272,9 +272,9 @@ class Store:
             return self._put(path, Blob(digest=sink.digest, size=sink.size))
 
     def take(self, path: Path, file: BinaryIO, *, what: str) -> Blob:
-        """Move a file in, without copying it; `file` is open on it, and nobody else may be able to write it any more.
+        """Move a file in, without copying it; `file` is open on it.
 
-        If it can't be made this user's own, it is copied.
+        If it can't be made this user's own, or somebody has it open to write into it, it is copied: what was hashed is what is stored.
         """
         from bertir.beside import beside
 
@@ -289,6 +289,8 @@ class Store:
             status = os.fstat(descriptor)
             if not os.path.samestat(status, moved.lstat()):
                 raise StoreError(f"{what} was another file when it was to be stored")
+            if is_written(descriptor):
+                return self.add(read_chunks(file), what=what)
             os.utime(descriptor)  # its last use
             with beside(lambda _: os.fsync(descriptor)) as synced:
                 found = hashlib.sha256()

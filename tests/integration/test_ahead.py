@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
+from bench import Bench
 from checkout import ROOT
 from damage import flip
 from tiny_bert import files
@@ -29,6 +29,7 @@ from bertir.progress import SILENT, Progress
 from bertir.report import Request
 from bertir.runner import Runner
 from bertir.store import Blob, LostObjectError, Store
+from bertir.together import PartRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,12 +74,11 @@ run(main, "json", some=some)
 SEEN = {"files": ["/in/beside", "/in/deep/er/given"], "writable": False}
 
 
-class Bench:
-    """A builder with a store of its own, on the engine that has the image."""
+class Steps(Bench):
+    """Steps that tell what they see."""
 
     def __init__(self, builder: Builder) -> None:
-        self.builder = builder
-        self._begun = time.time()
+        super().__init__(builder)
         self._said = (ROOT / "docker/steps/said.py").read_bytes()
 
     def step(
@@ -103,63 +103,13 @@ class Bench:
         value: dict[str, Any] = json.loads(path.read_bytes())
         return value
 
-    def there(self, *, ended: bool = False) -> dict[str, str]:
-        """The ids of this store's containers that run, by step; those that have ended as well, if wanted."""
-        client = docker.from_env()
-        try:
-            found = client.containers.list(all=ended, filters=self._label)
-            return {str(container.labels["bertir.step"]): str(container.id) for container in found}
-        finally:
-            client.close()
-
-    def said(self, step: str) -> str:
-        """What the running container of a step has printed, once it has printed something."""
-        client = docker.from_env()
-        try:
-            container = client.containers.get(self.there()[step])
-            until = time.monotonic() + 30
-            while not (text := container.logs().decode()) and time.monotonic() < until:
-                time.sleep(0.05)
-            return text
-        finally:
-            client.close()
-
-    def shares(self) -> dict[str, int]:
-        """Of each container that runs, by step."""
-        client = docker.from_env()
-        try:
-            found = client.containers.list(filters=self._label)
-            return {
-                str(one.labels["bertir.step"]): int(one.attrs["HostConfig"]["CpuShares"]) for one in found
-            }
-        finally:
-            client.close()
-
-    def created(self) -> list[str]:
-        """The steps of the containers that were made for this store."""
-        client = docker.from_env()
-        try:
-            events = client.events(
-                since=int(self._begun),
-                until=int(time.time()) + 1,
-                decode=True,
-                filters={"type": "container", "event": "create"} | self._label,
-            )
-            return sorted(event["Actor"]["Attributes"]["bertir.step"] for event in events)
-        finally:
-            client.close()
-
-    @property
-    def _label(self) -> dict[str, Any]:
-        return {"label": f"bertir.folder={self.builder.store.root}"}
-
 
 @pytest.fixture
-def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
+def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Steps]]:
     builder.load_image()
     with ExitStack() as stack:
 
-        def make(name: str) -> Bench:
+        def make(name: str) -> Steps:
             own = Builder(
                 layout=builder.layout,
                 store=Store(tmp_path / name),
@@ -167,18 +117,18 @@ def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Bench]]
                 environment=builder.environment,
                 progress=SILENT,
             )
-            return Bench(stack.enter_context(own))
+            return Steps(stack.enter_context(own))
 
         yield make
 
 
 @pytest.fixture
-def bench(opened: Callable[[str], Bench]) -> Bench:
+def bench(opened: Callable[[str], Steps]) -> Steps:
     return opened("store")
 
 
 def test_a_step_that_was_started_ahead_sees_and_gives_what_it_does_otherwise(
-    bench: Bench, opened: Callable[[str], Bench]
+    bench: Steps, opened: Callable[[str], Steps]
 ) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
     assert bench.there().keys() == {"second"}
@@ -193,7 +143,7 @@ def test_a_step_that_was_started_ahead_sees_and_gives_what_it_does_otherwise(
 
 
 def test_a_step_that_was_started_ahead_begins_with_some_of_its_inputs_and_is_the_same(
-    bench: Bench, opened: Callable[[str], Bench]
+    bench: Steps, opened: Callable[[str], Steps]
 ) -> None:
     whole = bench.step("second", b"two", some=True)
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
@@ -208,7 +158,7 @@ def test_a_step_that_was_started_ahead_begins_with_some_of_its_inputs_and_is_the
     assert (alone.derivation, alone.artifact) == (second.derivation, second.artifact)
 
 
-def test_a_step_that_began_with_other_inputs_than_it_is_run_with_is_not_taken(bench: Bench) -> None:
+def test_a_step_that_began_with_other_inputs_than_it_is_run_with_is_not_taken(bench: Steps) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
     bench.builder.give_ahead([bench.step("second", PENDING, b"something else", some=True)])
     assert bench.said("second") == "begins with ['beside']\n"
@@ -218,7 +168,7 @@ def test_a_step_that_began_with_other_inputs_than_it_is_run_with_is_not_taken(be
     assert bench.there() == {}
 
 
-def test_what_cannot_be_given_some_of_its_inputs_is_run_as_any_other(bench: Bench) -> None:
+def test_what_cannot_be_given_some_of_its_inputs_is_run_as_any_other(bench: Steps) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING, PENDING, some=True)])
     [folder] = (bench.builder.store.root / "tmp").glob("*/in")
     (folder / "beside").write_bytes(b"in its place")
@@ -228,13 +178,13 @@ def test_what_cannot_be_given_some_of_its_inputs_is_run_as_any_other(bench: Benc
     assert bench.told(second) == {"given": "two"} | SEEN
 
 
-def test_only_what_was_started_ahead_is_given_inputs(bench: Bench) -> None:
+def test_only_what_was_started_ahead_is_given_inputs(bench: Steps) -> None:
     bench.builder.give_ahead([bench.step("second", PENDING, some=True)])
     assert bench.created() == []
     assert bench.told(bench.builder.run(bench.step("second", b"two", some=True)))["given"] == "two"
 
 
-def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(bench: Bench) -> None:
+def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(bench: Steps) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
     second = bench.builder.run(bench.step("second", b"two", beside=b"something else"))
     assert bench.told(second) == {"given": "two"} | SEEN
@@ -243,7 +193,7 @@ def test_a_step_that_was_started_ahead_of_another_one_than_is_run_is_not_taken(b
 
 
 @pytest.mark.parametrize("removed", [True, False])
-def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Bench, *, removed: bool) -> None:
+def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Steps, *, removed: bool) -> None:
     bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
     client = docker.from_env()
     waiting = client.containers.get(bench.there()["second"])
@@ -257,7 +207,7 @@ def test_a_step_that_ended_before_it_had_its_inputs_is_started_anew(bench: Bench
 
 
 @pytest.mark.parametrize("given", [b"fail", b"two"])
-def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench, given: bytes) -> None:
+def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Steps, given: bytes) -> None:
     ahead = [bench.step(name, PENDING) for name in ("second", "third")]
     if given == b"fail":
         with pytest.raises(StepError, match="first: exit status 3"):
@@ -272,7 +222,7 @@ def test_what_waits_for_inputs_that_do_not_come_ends_with_the_build(bench: Bench
 
 
 def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_the_others_little(
-    bench: Bench,
+    bench: Steps,
 ) -> None:
     bench.builder.start_ahead([bench.step(name, PENDING) for name in ("first", "second")])
     assert bench.shares() == {"first": USUAL_SHARES, "second": IDLE_SHARES}
@@ -281,7 +231,7 @@ def test_the_first_of_what_is_started_ahead_has_its_part_of_the_processor_and_th
 
 
 def test_what_is_left_of_a_step_is_removed_once_the_next_one_runs_and_at_the_end(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody waits for it: while a container is removed nothing runs."""
     remove = Engine.remove
@@ -301,20 +251,20 @@ def test_what_is_left_of_a_step_is_removed_once_the_next_one_runs_and_at_the_end
     assert bench.there(ended=True) == {}
 
 
-def test_a_step_that_fails_is_removed_before_its_failure_is_told(bench: Bench) -> None:
+def test_a_step_that_fails_is_removed_before_its_failure_is_told(bench: Steps) -> None:
     with pytest.raises(StepError):
         bench.builder.run(bench.step("first", b"fail"))
     assert bench.there(ended=True) == {}
 
 
-def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Bench) -> None:
+def test_a_step_with_nothing_to_do_starts_none_ahead(bench: Steps) -> None:
     bench.builder.run(bench.step("first", b"one"))
     again = bench.builder.run(bench.step("first", b"one"), ahead=[bench.step("second", PENDING)])
     assert again.cached
     assert bench.created() == ["first"]
 
 
-def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(bench: Bench) -> None:
+def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(bench: Steps) -> None:
     beside = bench.step("beside", b"two")
     bench.builder.run(bench.step("first", b"one"), beside=[beside])
     assert bench.there(ended=True).keys() == {"beside", "first"}
@@ -327,7 +277,7 @@ def test_a_step_runs_beside_another_and_is_waited_for_when_its_result_is_wanted(
     assert bench.there() == {}
 
 
-def test_a_step_that_somebody_else_runs_is_not_begun(bench: Bench, opened: Callable[[str], Bench]) -> None:
+def test_a_step_that_somebody_else_runs_is_not_begun(bench: Steps, opened: Callable[[str], Steps]) -> None:
     other = opened("store")
     step = bench.step("beside", b"two")
     bench.builder.run(bench.step("first", b"one"), beside=[step])
@@ -337,7 +287,7 @@ def test_a_step_that_somebody_else_runs_is_not_begun(bench: Bench, opened: Calla
     assert other.builder.run(step).cached
 
 
-def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench) -> None:
+def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Steps) -> None:
     with pytest.raises(StepError):
         bench.builder.run(bench.step("first", b"fail"), beside=[bench.step("beside", b"sleep")])
     assert bench.there().keys() == {"beside"}
@@ -349,7 +299,7 @@ def test_a_step_that_runs_beside_one_that_fails_ends_with_the_build(bench: Bench
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_an_engine_that_starts_no_other_container_beside_a_step_lets_the_step_end(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, beside: bool
+    bench: Steps, monkeypatch: pytest.MonkeyPatch, *, beside: bool
 ) -> None:
     """One that has no room for more, say, or takes no `--cpu-shares`."""
     start = Engine.start
@@ -372,7 +322,7 @@ def test_an_engine_that_starts_no_other_container_beside_a_step_lets_the_step_en
 
 
 def test_an_interruption_while_one_is_removed_leaves_no_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove = Engine.remove
     closing: list[bool] = []
@@ -397,7 +347,7 @@ def test_an_interruption_while_one_is_removed_leaves_no_other(
     assert list((bench.builder.store.root / "locks").iterdir()) == []
 
 
-def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(bench: Bench) -> None:
+def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(bench: Steps) -> None:
     bench.builder.run(
         bench.step("first", b"one"), ahead=[bench.step("second", PENDING, beside=b"other bytes")]
     )
@@ -412,7 +362,7 @@ def test_what_is_damaged_while_a_step_waits_is_found_before_the_step_goes_on(ben
 
 # a whole build
 
-FIVE = ["import", "freeze", "reference", "convert", "verify"]  # as they are started ahead
+WITH_TENSORFLOW = "import+freeze+reference"  # their container, in which they import it once
 IN_TURN = ["import", "freeze", "convert", "reference", "verify"]
 
 
@@ -422,7 +372,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     seen: list[tuple[str, str]] = []
 
     def watched(what: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def watching(run: StepRun, *given: Any, **named: Any) -> Any:
+        def watching(run: StepRun | PartRun, *given: Any, **named: Any) -> Any:
             seen.append((what, run.command.name))
             return method(run, *given, **named)
 
@@ -430,6 +380,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     for what in ("__enter__", "give_some", "give"):
         monkeypatch.setattr(StepRun, what, watched(what.strip("_"), getattr(StepRun, what)))
+    for what in ("give_some", "give"):
+        monkeypatch.setattr(PartRun, what, watched(what, getattr(PartRun, what)))
     stored = Runner._stored
 
     def storing(runner: Runner, finished: Any, name: str, file: Any, what: str) -> Blob:
@@ -458,8 +410,8 @@ def local(tmp_path: Path) -> LocalCheckpoint:
 
 
 def test_a_build_without_the_memory_for_steps_beside_one_another_runs_one_after_another(
-    bench: Bench,
-    opened: Callable[[str], Bench],
+    bench: Steps,
+    opened: Callable[[str], Steps],
     events: list[tuple[str, str]],
     local: LocalCheckpoint,
     tmp_path: Path,
@@ -486,14 +438,15 @@ def test_a_build_without_the_memory_for_steps_beside_one_another_runs_one_after_
 
 
 def test_a_build_starts_each_step_once_and_ahead_and_verify_begins_with_the_ir(
-    bench: Bench, events: list[tuple[str, str]], local: LocalCheckpoint, tmp_path: Path
+    bench: Steps, events: list[tuple[str, str]], local: LocalCheckpoint, tmp_path: Path
 ) -> None:
     build_ir(bench.builder, Request(precision="fp32"), tmp_path / "dist", local)
-    assert [step for what, step in events if what == "enter"] == FIVE
+    assert [step for what, step in events if what == "enter"] == [WITH_TENSORFLOW, "convert", "verify"]
     at = {event: place for place, event in reversed([*enumerate(events)])}
     # The import before the source was patched, and all others while it ran.
-    assert at["enter", "import"] < at["patches", "source"] < at["give", "import"]
-    assert all(at["enter", step] < at["stores", "import"] < at["give", step] for step in FIVE[1:])
+    assert at["enter", WITH_TENSORFLOW] < at["patches", "source"] < at["give", "import"]
+    assert all(at["enter", step] < at["stores", "import"] for step in ("convert", "verify"))
+    assert all(at["stores", "import"] < at["give", step] for step in IN_TURN[1:])
     # The IR, while TensorFlow computed; and what that gave, when it was there.
     assert (
         at["stores", "convert"] < at["give_some", "verify"] < at["stores", "reference"] < at["give", "verify"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from checkout import ROOT
 from processes import working_in
 from running_task import STATUSES, wait_until
 
-from bertir.container import LOG_BYTES, Command, Limits
+from bertir.container import Command, Limits
 from bertir.container_step import PENDING, ContainerStep
+from bertir.digest import Digest
 from bertir.errors import ConfigurationError, MissingOutputError, StepError, StepTimeoutError
 from bertir.local import WITHOUT, Interpreter, LocalEngine
-from bertir.progress import SILENT
+from bertir.progress import SILENT, Level, Progress
 from bertir.runner import Runner, Running
+from bertir.step_log import LOG_BYTES
 from bertir.store import Store
 from bertir.surroundings import Surroundings
 
@@ -336,6 +340,90 @@ def test_a_step_that_nobody_waits_for_yet_is_looked_after_by_who_waits_for_anoth
         assert outcome.result().artifact["done"].size == 0
     with pytest.raises(StepError, match=r"floods: it left more than 200 files .*; it was stopped"):
         runner.finish(floods)
+    runner.close()
+
+
+# several in one process's copies
+
+SHARING = """
+import os, pathlib, sys, time
+name, does = sys.argv[1:]
+while not pathlib.Path(os.environ["BERTIR_READY"]).exists():
+    time.sleep(0.01)
+print("goes on", flush=True)
+if does == "flood":
+    for number in range(201):
+        open(f"out/{number}", "w").close()
+    time.sleep(600)
+pathlib.Path("out", name).write_text(f"{os.getppid()} {os.nice(0)}")
+"""
+
+
+def sharing(store: Store, name: str, does: str = "", *, yields: bool = False) -> ContainerStep:
+    together = (ROOT / "docker/steps/together.py").read_bytes()
+    return ContainerStep(
+        name=name,
+        arguments=("/usr/bin/python3", "/step/program.py", name, does),
+        inputs={
+            "/step/program.py": store.add_bytes(SHARING.encode()),
+            "/step/together.py": store.add_bytes(together),
+        },
+        outputs=(name,),
+        imports="json",
+        yields=yields,
+    )
+
+
+def test_steps_that_import_the_same_are_copies_of_one_process_and_nothing_of_them_is_left(
+    bench: Bench, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    said = io.StringIO()
+    progress = Progress(stream=said, level=Level.VERBOSE)
+    runner = Runner(store, Surroundings(), lambda: bench.engine, progress)
+    before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    steps = [sharing(store, "one"), sharing(store, "other", yields=True), sharing(store, "third")]
+    runner.start_ahead(steps, "image")
+    # With what supervises them; and the third is never given its inputs.
+    wait_until(lambda: len(working_in(store.root)) == 5, "all three wait")
+    told = {}
+    for step in steps[:2]:
+        running = runner.start(step, "image")
+        with running.ends:
+            outcome = runner.finish(running)
+        parent, nice = store.path(outcome.artifact[step.name].digest).read_text(encoding="ascii").split()
+        told[step.name] = parent, int(nice) - os.nice(0)
+        assert store.path(Digest.from_str(outcome.facts["log"])).read_bytes() == b"goes on\n"
+    assert told["one"][0] == told["other"][0]
+    assert (told["one"][1], told["other"][1]) == (0, 10)
+    assert [line.split()[-4:] for line in said.getvalue().splitlines()] == [
+        [name, "|", "goes", "on"] for name in told
+    ]
+    runner.close()
+    assert working_in(store.root) == []
+    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
+
+
+def test_where_one_of_them_does_what_it_may_not_all_are_stopped(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertir.outputs.MOST_FILES", 200)
+    store = Store(tmp_path / "store")
+    runner = Runner(store, Surroundings(), lambda: bench.engine, SILENT)
+    floods, waits = sharing(store, "floods", "flood"), sharing(store, "waits")
+    runner.start_ahead([floods, waits], "image")
+    running = runner.start(floods, "image")
+    with (
+        running.ends,
+        pytest.raises(
+            StepError, match=r"\Afloods\+waits: it left more than 200 files .*; it was stopped"
+        ) as caught,
+    ):
+        runner.finish(running)
+    [log] = (store.root / "logs").iterdir()
+    assert str(log) in caught.value.advice
+    assert log.read_bytes() == b"goes on\n"
+    assert working_in(store.root) == []
     runner.close()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -155,6 +156,29 @@ def test_what_cannot_be_made_this_users_own_is_copied(
     assert path.read_bytes() == left[0].read_bytes() == b"left by a step"
     assert path.stat().st_ino != before
     assert left[0].stat().st_mode & 0o777 == 0o666
+
+
+def to_be_written(path: Path, *, mapped: bool) -> BinaryIO | mmap.mmap:
+    file = path.open("r+b", buffering=0)
+    if not mapped:
+        return file
+    with file:
+        return mmap.mmap(file.fileno(), 0)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_somebody_has_open_to_write_into_is_copied_and_their_writing_changes_no_object(
+    store: Store, left: tuple[Path, BinaryIO], *, mapped: bool
+) -> None:
+    """Another step of the same container, say; once it is this user's own, nobody else can open it so."""
+    with to_be_written(left[0], mapped=mapped) as writing:
+        blob = store.take(*left, what="model.bin")
+        writing.write(b"gone")
+    path = store.path(blob.digest)
+    assert path.read_bytes() == b"left by a step"
+    assert blob == Blob(digest=Digest.of_bytes(b"left by a step"), size=14)
+    assert path.stat().st_mode & 0o7777 == 0o444
+    assert in_progress(store) == []
 
 
 def test_another_file_in_the_place_of_what_is_taken_is_refused(

@@ -1,0 +1,231 @@
+"""Steps that share a container, in which each is a process of its own: what all of them import is imported once.
+
+What runs there is docker/steps/together.py, and says what it leaves in the output volume. The container is a run like that of a
+single step (container.py), which is looked after as that is, and ends when the last of its steps is let go. A step of it sees the
+others' inputs and outputs too; it is the same as it is alone: same command, same inputs by the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bertir.container import FIRST_PAUSE, READY, SECONDS_TO_END, SOME, Command
+from bertir.errors import EngineError
+from bertir.failure import KILLED
+from bertir.step_log import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from bertir.container import Finished, StepRun
+    from bertir.failure import End
+
+PROGRAM = "/step/together.py"
+PYTHON = "/usr/bin/python3"
+_BETWEEN = "--"
+_CHUNK_BYTES = 1 << 16
+_STATUS_BYTES = 16
+# Of a process that says nothing of how it ended: its container ended first, and by itself.
+_UNKNOWN = 1
+
+
+def together(commands: Sequence[Command], module: str) -> Command:
+    """Give the command of a container in which these are run, by Python programs that all begin with the import of `module`.
+
+    Raises:
+        EngineError: two of them want different files in one place.
+    """
+    inputs: dict[str, Path] = {}
+    for command in commands:
+        for path, source in command.inputs.items():
+            if inputs.setdefault(path, source) != source:
+                raise EngineError(f"{path} of {command.name} is another step's, too, and another file")
+    first = commands[0]
+    return replace(
+        first,
+        name="+".join(command.name for command in commands),
+        arguments=(
+            *(PYTHON, PROGRAM),
+            *(f"--yields={command.name}" for command in commands if command.yields),
+            *(module, "/out"),
+            *(part for command in commands for part in (_BETWEEN, command.name, *command.arguments[1:])),
+        ),
+        inputs=inputs,
+        outputs=(),
+        # As much as they may take in containers of their own.
+        limits=replace(first.limits, memory_bytes=sum(command.limits.memory_bytes for command in commands)),
+        yields=False,
+        tell=None,
+    )
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """A step of the container: whether it has been given its inputs, and not ended since."""
+
+    yields: bool
+    at_work: bool = False
+
+
+class Together:
+    """A container that several steps share.
+
+    Args:
+        run: the container, which was started with the command that `together` gave.
+        close: ends it.
+    """
+
+    def __init__(self, run: StepRun, close: Callable[[], None], commands: Sequence[Command]) -> None:
+        self.run = run
+        self._close = close
+        self._parts = {command.name: _Part(yields=command.yields) for command in commands}
+
+    def set_to_work(self, name: str, *, at_work: bool) -> None:
+        """Say that a step has its inputs, or has ended; the container then gets the processor as the least patient of them does."""
+        self._parts[name].at_work = at_work
+        if busy := [part for part in self._parts.values() if part.at_work]:
+            self.run.let_go_on(yields=all(part.yields for part in busy))
+
+    def let_go(self, name: str) -> None:
+        """Say that a step isn't wanted any more. With the last one the container is ended."""
+        self._parts.pop(name, None)
+        if not self._parts:
+            self._close()
+
+
+class PartRun:
+    """One step of a container that others share. Like a `StepRun` that waits, but for what ends it: that is `Together.let_go`.
+
+    Args:
+        log: a file for what it prints.
+    """
+
+    def __init__(self, shared: Together, command: Command, log: Path) -> None:
+        self.command = command
+        self._shared = shared
+        self._run = shared.run
+        self._log = log
+        self._begun = 0.0
+        self._output = _Tail(self._run.volume / f".log-{command.name}")
+        self._reader = Reader(self._output, log, command.tell)
+        log.touch()
+        self._reader.start()
+
+    def close(self) -> None:
+        self._reader.end()
+
+    def give_some(self, inputs: Mapping[str, Path]) -> None:
+        """As `StepRun.give_some`."""
+        self._run.lay(inputs, f"{READY}-{self.command.name}{SOME.removeprefix(READY)}")
+
+    def give(self, inputs: Mapping[str, Path]) -> None:
+        """As `StepRun.give`."""
+        self._run.lay(inputs)
+        if self._is_over():
+            raise EngineError(f"{self.command.name} ended before it had its inputs")
+        self._shared.set_to_work(self.command.name, at_work=True)
+        self._begun = time.monotonic()
+        self._run.lay({}, f"{READY}-{self.command.name}")
+
+    @contextlib.contextmanager
+    def finished(self, beside: Sequence[StepRun] = ()) -> Iterator[Finished]:
+        """As `StepRun.finished`."""
+        end = self._end(beside)
+        seconds = time.monotonic() - self._begun
+        with self._run.outcome(self.command, end, self._log, seconds) as finished:
+            yield finished
+
+    def look_after(self) -> None:
+        """As `StepRun.look_after`."""
+        self._run.look_after()
+
+    def _end(self, beside: Sequence[StepRun]) -> End:
+        stopped = self._run.watched(self.command, self._begun, beside, self._is_over, self._rest)
+        self._output.end()
+        self._reader.join(SECONDS_TO_END)
+        self._reader.end()
+        if stopped:
+            raise self._run.told(stopped, self.command, self._log)
+        status = self._status()
+        out_of_memory = False
+        if status is None:
+            # Whatever became of the container, it says so itself.
+            status, out_of_memory = self._run.ending()
+            status = status or _UNKNOWN
+            with self._log.open("ab") as log:
+                log.write(self._run.log.read_bytes())
+        elif status == KILLED:
+            # By the kernel, in all likelihood: of a container that has ended the engine knows.
+            self._run.kill()
+            _, out_of_memory = self._run.ending()
+        elif status == 0:
+            with contextlib.suppress(EngineError):  # told when the next of them is waited for
+                self._shared.set_to_work(self.command.name, at_work=False)
+        return self._run.end_of(status, out_of_memory=out_of_memory)
+
+    def _is_over(self) -> bool:
+        return self._status() is not None or not self._run.is_running()
+
+    def _status(self) -> int | None:
+        """The exit status that the container's first process wrote for this one; None if it wrote none."""
+        text = b""
+        with contextlib.suppress(OSError), _opened(self._run.volume / f".ended-{self.command.name}") as file:
+            text = os.read(file, _STATUS_BYTES)
+        return int(text) if text.strip().isdigit() else None
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._status() is None and (left := until - time.monotonic()) > 0:
+            time.sleep(min(FIRST_PAUSE, left))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open what a step left, if it is a file.
+
+    Raises:
+        OSError: it isn't, or there is none.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(f"{path} is no file")
+        yield file
+    finally:
+        os.close(file)
+
+
+class _Tail:
+    """What a process writes into a file, as it grows. Implements `engines.Output`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ended, self._closed = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        at = 0
+        while not self._closed.is_set():
+            last = self._ended.wait(FIRST_PAUSE)
+            with contextlib.suppress(OSError), _opened(self._path) as file:
+                os.lseek(file, at, os.SEEK_SET)
+                while not self._closed.is_set() and (chunk := os.read(file, _CHUNK_BYTES)):
+                    at += len(chunk)
+                    yield chunk
+            if last:
+                return
+
+    def end(self) -> None:
+        """Have the reading end with what the file has by now."""
+        self._ended.set()
+
+    def close(self) -> None:
+        """Have the reading end."""
+        self._closed.set()
+        self._ended.set()

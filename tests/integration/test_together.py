@@ -1,0 +1,352 @@
+"""Steps that share a container, in which what all of them import is imported once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import docker
+import pytest
+from bench import Bench
+from checkout import ROOT
+
+from bertir.builder import Builder
+from bertir.container import READY, Command, Limits
+from bertir.container_step import PENDING, ContainerStep
+from bertir.engine import IDLE_SHARES, USUAL_SHARES, YIELDING_SHARES
+from bertir.errors import MissingOutputError, StepError, StepTimeoutError
+from bertir.progress import SILENT, Progress
+from bertir.store import Store
+from bertir.together import PartRun, Together, together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bertir.derivation import Realised
+    from bertir.store import Blob
+
+pytestmark = pytest.mark.engine
+
+# It takes a moment to import, as is seen by all of its processes alike.
+SHARED = b"""
+import os
+imported = [os.getpid()]
+"""
+# It tells what it sees, or does what it is told.
+PROGRAM = b"""
+import json, os, pathlib, signal, sys, time
+from said import run
+import shared
+
+name = sys.argv[1]
+
+def main():
+    given = pathlib.Path("/in", name).read_text()
+    print(name, "begins", flush=True)
+    if given == "fail":
+        sys.exit("bertir-step: it can't go on")
+    if given == "wait":
+        until = time.monotonic() + 60
+        while not pathlib.Path("/out/go").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+    if given == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if given == "eat":
+        held = bytearray(b"." * (512 << 20))
+    if given == "leave one":
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.2)
+            os._exit(5)
+        os.wait()
+        time.sleep(0.5)
+    if given == "end oddly":
+        sign = pathlib.Path(f"/out/.ended-{name}")
+        sign.mkdir()
+        print("nothing else", flush=True)
+        return
+    told = {"given": given, "imported": shared.imported, "nice": os.nice(0)}
+    if given != "nothing":
+        pathlib.Path("/out", f"{name}.json").write_text(json.dumps(told))
+
+run(main)
+"""
+ALONE = {"imported": [1], "nice": 0}
+
+
+class Steps(Bench):
+    """Steps that tell what they see, each with an input and an output of its own name."""
+
+    def step(
+        self, name: str, given: bytes | Blob, *, common: bytes = b"common", yields: bool = False
+    ) -> ContainerStep:
+        add = self.builder.store.add_bytes
+        modules = {
+            f"/step/{module}": add((ROOT / "docker/steps" / module).read_bytes())
+            for module in ("said.py", "together.py")
+        }
+        return ContainerStep(
+            name=name,
+            arguments=("/usr/bin/python3", "/step/program.py", name),
+            inputs={
+                "/step/program.py": add(PROGRAM),
+                "/step/shared.py": add(SHARED),
+                **modules,
+                "/in/common": add(common),
+                f"/in/{name}": given if not isinstance(given, bytes) else add(given),
+            },
+            outputs=(f"{name}.json",),
+            imports="shared",
+            yields=yields,
+        )
+
+    def told(self, realised: Realised) -> dict[str, Any]:
+        [blob] = realised.artifact.files.values()
+        value: dict[str, Any] = json.loads(self.builder.store.path(blob.digest).read_bytes())
+        return value
+
+    def log(self, realised: Realised) -> str:
+        digest = str(realised.facts["log"]).removeprefix("sha256:")
+        [path] = (self.builder.store.root / "objects").glob(f"**/*{digest[4:]}")
+        return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Steps]]:
+    builder.load_image()
+    with ExitStack() as stack:
+
+        def make(name: str, progress: Progress = SILENT) -> Steps:
+            own = Builder(
+                layout=builder.layout,
+                store=Store(tmp_path / name),
+                fetcher=builder.fetcher,
+                environment=builder.environment,
+                progress=progress,
+            )
+            return Steps(stack.enter_context(own))
+
+        yield make
+
+
+@pytest.fixture
+def bench(opened: Callable[[str], Steps]) -> Steps:
+    return opened("store")
+
+
+def let_go(bench: Steps) -> None:
+    """Let a step go on that was told to wait."""
+    [volume] = (bench.builder.store.root / "tmp").glob("*/out")
+    (volume / "go").touch()
+
+
+def test_steps_that_import_the_same_share_a_container_and_each_gives_what_it_gives_alone(
+    bench: Steps, opened: Callable[[str], Steps]
+) -> None:
+    second = bench.step("second", b"two", yields=True)
+    bench.builder.run(bench.step("first", b"one"), beside=[second])
+    done = bench.builder.run(second)
+    assert bench.created() == ["first+second"]
+    assert not done.cached
+    told = bench.told(done)
+    assert (told["given"], told["imported"]) == ("two", [1])
+    plain = opened("another")
+    alone = plain.builder.run(plain.step("second", b"two", yields=True))
+    assert plain.created() == ["second"]
+    assert plain.told(alone) == {"given": "two"} | ALONE
+    assert alone.derivation == done.derivation
+    assert {"engine", "log", "seconds", "started", "bytes_in"} <= done.facts.keys() == alone.facts.keys()
+    assert bench.log(done) == plain.log(alone) == "second begins\n"
+    bench.builder.__exit__(None, None, None)
+    assert bench.there(ended=True) == {}
+    assert bench.builder.store.abandoned() == []
+
+
+def test_what_was_started_ahead_together_is_given_its_inputs_one_after_the_other(bench: Steps) -> None:
+    names = ("first", "second", "third")
+    bench.builder.start_ahead([bench.step(name, PENDING) for name in names])
+    assert bench.there().keys() == {"first+second+third"}
+    for name in names:
+        done = bench.builder.run(bench.step(name, name.encode()))
+        assert bench.told(done) == {"given": name} | ALONE
+    assert bench.created() == ["first+second+third"]
+
+
+def test_the_container_has_the_processor_as_the_least_patient_of_what_is_at_work(bench: Steps) -> None:
+    patient = bench.step("patient", b"wait", yields=True)
+    bench.builder.start_ahead([bench.step("other", PENDING)])
+    [own] = bench.shares().values()
+    assert own == USUAL_SHARES
+    bench.builder.start_ahead([bench.step("first", PENDING), bench.step("patient", PENDING, yields=True)])
+    assert bench.shares()["first+patient"] == IDLE_SHARES
+    bench.builder.run(bench.step("first", b"one"), beside=[patient])
+    assert bench.shares()["first+patient"] == YIELDING_SHARES
+    let_go_of(bench, "first+patient")
+    assert bench.told(bench.builder.run(patient))["nice"] == 10
+
+
+def let_go_of(bench: Steps, container: str) -> None:
+    client = docker.from_env()
+    with contextlib.closing(client):
+        mounts = client.containers.get(bench.there()[container]).attrs["Mounts"]
+    [volume] = [mount["Source"] for mount in mounts if mount["Destination"] == "/out"]
+    (ROOT / volume / "go").touch()
+
+
+def test_a_step_that_fails_says_why_and_the_other_goes_on(bench: Steps) -> None:
+    second = bench.step("second", b"wait")
+    with pytest.raises(StepError, match=r"\Afirst: it can't go on") as caught:
+        bench.builder.run(bench.step("first", b"fail"), beside=[second])
+    assert "The whole log is" in caught.value.advice
+    let_go(bench)
+    assert bench.told(bench.builder.run(second))["given"] == "wait"
+    assert bench.created() == ["first+second"]
+
+
+def test_a_step_whose_process_is_killed_is_told_as_such(bench: Steps) -> None:
+    with pytest.raises(StepError, match=r"\Afirst: exit status 137 \(killed, and not by bertir\)") as caught:
+        bench.builder.run(bench.step("first", b"kill"), beside=[bench.step("second", b"two")])
+    assert "first begins" in str(caught.value)
+    assert "second begins" not in str(caught.value)
+
+
+def test_a_step_that_leaves_a_process_behind_ends_when_it_ends(bench: Steps) -> None:
+    second = bench.step("second", b"two")
+    done = bench.builder.run(bench.step("first", b"leave one"), beside=[second])
+    assert bench.told(done)["given"] == "leave one"
+    assert bench.told(bench.builder.run(second))["given"] == "two"
+
+
+def test_a_step_without_its_output_is_told_of(bench: Steps) -> None:
+    with pytest.raises(MissingOutputError, match=r"there is no first\.json"):
+        bench.builder.run(bench.step("first", b"nothing"), beside=[bench.step("second", b"two")])
+
+
+def test_what_is_in_the_place_of_an_exit_status_is_not_believed(bench: Steps) -> None:
+    """Then the container ends, and nothing says that the step ended well."""
+    second = bench.step("second", b"two")
+    with pytest.raises(StepError, match=r"\Afirst: exit status 1; its last lines:(?s:.*)nothing else"):
+        bench.builder.run(bench.step("first", b"end oddly"), beside=[second])
+
+
+def test_a_step_that_is_in_the_store_is_not_started_beside_another(bench: Steps) -> None:
+    second = bench.step("second", b"two")
+    bench.builder.run(second)
+    bench.builder.run(bench.step("first", b"one"), beside=[second])
+    assert bench.created() == ["first", "second"]
+
+
+def test_steps_that_want_different_files_in_one_place_share_no_container(bench: Steps) -> None:
+    second = bench.step("second", b"two", common=b"other")
+    done = bench.builder.run(bench.step("first", b"one"), beside=[second])
+    assert bench.told(done) == {"given": "one"} | ALONE
+    assert bench.told(bench.builder.run(second)) == {"given": "two"} | ALONE
+    assert bench.created() == ["first", "second"]
+
+
+def test_a_step_that_is_given_what_lies_there_differently_is_started_anew(bench: Steps) -> None:
+    bench.builder.start_ahead([bench.step("first", PENDING), bench.step("second", PENDING)])
+    bench.builder.run(bench.step("first", b"one"))
+    second = bench.step("second", b"two", common=b"other")
+    assert bench.told(bench.builder.run(second)) == {"given": "two"} | ALONE
+    assert bench.created() == ["first+second", "second"]
+
+
+def test_steps_whose_container_was_removed_while_they_waited_are_started_anew(bench: Steps) -> None:
+    bench.builder.start_ahead([bench.step("first", PENDING), bench.step("second", PENDING)])
+    client = docker.from_env()
+    with contextlib.closing(client):
+        client.containers.get(bench.there()["first+second"]).remove(force=True)
+    for name in ("first", "second"):
+        assert bench.told(bench.builder.run(bench.step(name, b"one"))) == {"given": "one"} | ALONE
+    assert bench.created() == ["first", "first+second", "second"]
+
+
+# the container itself, with other limits
+
+
+@pytest.fixture
+def started(bench: Steps, tmp_path: Path) -> Iterator[Callable[..., list[PartRun]]]:
+    with ExitStack() as stack:
+
+        def start(limits: Limits, **given: bytes) -> list[PartRun]:
+            commands = []
+            for name, text in given.items():
+                step = bench.step(name, text)
+                paths = {path: bench.builder.store.path(blob.digest) for path, blob in step.inputs.items()}
+                commands.append(
+                    Command(
+                        name=name,
+                        arguments=step.arguments,
+                        inputs=paths,
+                        outputs=step.outputs,
+                        limits=limits,
+                        waits=True,
+                    )
+                )
+            scratch = tmp_path / "scratch"
+            scratch.mkdir()
+            engine = bench.builder.engine
+            run = stack.enter_context(
+                engine.begin(bench.builder.load_image(), together(commands, "shared"), scratch)
+            )
+            shared = Together(run, lambda: None, commands)
+            parts = [PartRun(shared, command, scratch / f"log-{command.name}") for command in commands]
+            for part in parts:
+                stack.callback(part.close)
+                part.give({})
+            return parts
+
+        yield start
+
+
+def test_a_step_that_is_out_of_memory_is_told_so_and_not_the_other(
+    started: Callable[..., list[PartRun]],
+) -> None:
+    first, _ = started(Limits(memory_bytes=256 << 20), first=b"eat", second=b"wait")
+    with (
+        pytest.raises(StepError, match=r"\Afirst: the kernel ended it for want of memory \(limit 0\.5 GiB\)"),
+        first.finished(),
+    ):
+        pass
+
+
+def test_where_the_whole_container_ends_each_step_says_so(
+    bench: Steps, started: Callable[..., list[PartRun]]
+) -> None:
+    parts = started(Limits(), first=b"wait", second=b"wait")
+    client = docker.from_env()
+    with contextlib.closing(client):
+        client.containers.get(bench.there()["first+second"]).kill()
+    for part in parts:
+        with (
+            pytest.raises(StepError, match=rf"\A{part.command.name}: exit status 137 \(killed"),
+            part.finished(),
+        ):
+            pass
+
+
+def test_a_step_is_stopped_after_its_time(started: Callable[..., list[PartRun]]) -> None:
+    first, second = started(Limits(seconds=2), first=b"wait", second=b"two")
+    with second.finished():
+        pass
+    begun = time.monotonic()
+    with pytest.raises(StepTimeoutError, match="first: stopped after 2 s, its time limit"), first.finished():
+        pass
+    assert time.monotonic() - begun < 20
+
+
+def test_a_step_that_ended_before_it_had_its_inputs_takes_none(
+    bench: Steps, started: Callable[..., list[PartRun]], tmp_path: Path
+) -> None:
+    del bench
+    first, _ = started(Limits(), first=b"one", second=b"wait")
+    with first.finished():
+        pass
+    assert (tmp_path / "scratch/in" / f"{READY}-first").exists()
+    with pytest.raises(Exception, match="first ended before it had its inputs"):
+        first.give({})
