@@ -25,6 +25,7 @@ words there is neither.
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from arguments import numbers, positive
 from model import INPUTS, Model
 from published import restored_session
 from rows import SHORTEST, encode_all, load_tokenizer, read_sentences, texts, with_other_words
-from said import one_line
+from said import fail, one_line
 from said import run as run_program
 
 if TYPE_CHECKING:
@@ -214,6 +215,23 @@ def write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     partial.replace(path)
 
 
+def fit_to_graph(arguments: argparse.Namespace) -> None:
+    """Add what examine.py found of a published graph: its names, and the sizes that it takes no others than."""
+    arguments.fixed_batch = False
+    if not arguments.graph:
+        return
+    graph = json.loads(arguments.graph.read_text(encoding="utf-8"))
+    arguments.inputs, arguments.output_node = graph["inputs"], graph["output"]
+    if graph["batch"]:
+        arguments.batch, arguments.fixed_batch = graph["batch"], True
+    if graph["sequence"]:
+        if graph["sequence"] < SHORTEST:
+            fail(
+                f"the graph takes {graph['sequence']} tokens, which hold no sentence pair; at least {SHORTEST} do."
+            )
+        arguments.seq_len, arguments.try_lengths = graph["sequence"], []
+
+
 def length(text: str) -> int:
     number = positive(text)
     if number < SHORTEST:
@@ -230,26 +248,25 @@ def main() -> None:
     parser.add_argument("--head", choices=("pooled", "sequence", "classifier"), help="with --config")
     parser.add_argument("--meta", type=Path, help="bert_model.ckpt.meta: the published graph is run, instead")
     parser.add_argument(
-        "--inputs",
-        type=lambda text: text.split(","),
-        help="with --meta: TensorFlow's names of input ids, mask and segment ids",
+        "--graph", type=Path, help="with --meta: what examine.py wrote of it, its names and fixed sizes"
     )
-    parser.add_argument("--output-node", help="with --meta: TensorFlow's name of the node, without :0")
     parser.add_argument("--vocab", type=Path, required=True, help="vocab.txt")
     parser.add_argument("--source", type=Path, required=True, help="directory of the patched source")
     parser.add_argument("--sentences", type=Path, required=True, help="text file, one sentence a line")
-    parser.add_argument("--batch", type=positive, required=True, help="rows, as the IR is made for")
-    parser.add_argument("--seq-len", type=length, required=True, help="tokens a row, as the IR is made for")
-    parser.add_argument("--fixed-batch", action="store_true", help="the graph takes no other batch")
+    parser.add_argument(
+        "--batch", type=positive, required=True, help="rows, as the IR is made for, if the graph takes any"
+    )
+    parser.add_argument("--seq-len", type=length, required=True, help="tokens a row, likewise")
     parser.add_argument("--try-lengths", type=numbers, default=[], help="others that are tried")
     parser.add_argument("--lower-case", choices=("true", "false"), required=True)
     parser.add_argument("--rounded", action="store_true", help="with weights rounded to fp16 too")
     parser.add_argument("--reference", type=Path, required=True, help="file to write")
     arguments = parser.parse_args()
     anew = (arguments.config, arguments.head)
-    published = (arguments.meta, arguments.inputs, arguments.output_node)
+    published = (arguments.meta, arguments.graph)
     if not any(all(one) and not any(other) for one, other in ((anew, published), (published, anew))):
-        parser.error("give --config and --head, or --meta, --inputs and --output-node")
+        parser.error("give --config and --head, or --meta and --graph")
+    fit_to_graph(arguments)
     write(arguments.reference, measure(arguments))
 
 

@@ -9,7 +9,19 @@ from bertir.frozen import dataclass
 from bertir.graph import frozen_graph
 from bertir.model import CHECKPOINT_FILES, HUGGING_FACE
 from bertir.report import META_GRAPH
-from bertir.steps import FROZEN, IR, REFERENCE, compare, convert, freeze, import_checkpoint, reference
+from bertir.steps import (
+    FROZEN,
+    GRAPH,
+    IR,
+    META,
+    REFERENCE,
+    compare,
+    convert,
+    examine,
+    freeze,
+    import_checkpoint,
+    reference,
+)
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
@@ -54,14 +66,18 @@ class Chain:
     def converting(self, frozen: Artifact) -> ContainerStep:
         return convert(self.builder, self.request, frozen, self.graph)
 
-    def expecting(self, checkpoint: Artifact, graph: Graph) -> ContainerStep:
+    def examining(self, checkpoint: Artifact) -> ContainerStep:
+        return examine(self.builder, self.request, checkpoint)
+
+    def expecting(self, checkpoint: Artifact, examined: Artifact | None = None) -> ContainerStep:
+        """What TensorFlow says of the checkpoint, or of the published graph that was examined."""
         return reference(
             self.builder,
             self.request,
             self.weights,
             source=self.source,
             checkpoint=checkpoint,
-            graph=graph,
+            examined=examined,
         )
 
     def comparing(self, graph: Graph, ir: Artifact, expected: Artifact) -> ContainerStep:
@@ -84,18 +100,27 @@ class Chain:
         if kind == HUGGING_FACE:
             yield self.importing(later(*names))
             names = CHECKPOINT_FILES
-        if self.request.recipe != META_GRAPH:
-            yield from self._of_checkpoint(later(*names))
+        yield from self._of_checkpoint(later(*names))
 
     def after_import(self) -> Iterator[ContainerStep]:
         """What follows the import, while it runs."""
-        if self.request.recipe != META_GRAPH and self._overlaps():
+        if self._overlaps():
             yield from self._of_checkpoint(later(*CHECKPOINT_FILES))
-            yield from self.after_freeze()
+            if self.request.recipe != META_GRAPH:
+                yield from self.after_freeze()
 
     def _of_checkpoint(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
-        yield self.freezing(checkpoint)
-        yield self.expecting(checkpoint, self.graph)
+        if self.request.recipe != META_GRAPH:
+            yield self.freezing(checkpoint)
+            yield self.expecting(checkpoint)
+        elif META in checkpoint.files:  # else it is refused, when it is its turn
+            yield self.examining(checkpoint)
+            yield from self.after_examine(checkpoint)
+
+    def after_examine(self, checkpoint: Artifact) -> Iterator[ContainerStep]:
+        """What follows the look at the published graph, while that is looked at."""
+        if self._overlaps():
+            yield self.expecting(checkpoint, later(GRAPH))
 
     def after_freeze(self) -> Iterator[ContainerStep]:
         """What follows the freeze, while it runs."""

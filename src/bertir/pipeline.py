@@ -33,7 +33,7 @@ from bertir.provenance import provenance
 from bertir.publish import LISTED, PAGE, PROVENANCE, REPORT, Published, checksums, publish
 from bertir.report import META_GRAPH, RECIPES, RESHAPABLE, Build, Request, report
 from bertir.second_opinion import judged
-from bertir.steps import LEAST_TOKENS, convert_published, examine, read
+from bertir.steps import GRAPH, LEAST_TOKENS, convert_published, read
 from bertir.store import Artifact
 from bertir.task_data import MRPC, read_dev_tsv
 from bertir.upstream import SourceLock, load_upstream
@@ -119,14 +119,14 @@ def build_and_verify(builder: Builder, request: Request, pins: Pins, local: Loca
         checkpoint = imported.artifact
     frozen: Artifact | None = None
     if request.recipe == META_GRAPH:
-        examined = builder.run(examine(builder, request, checkpoint))
-        graph = read_graph(read(builder, examined, "graph.json"))
-        expecting = chain.expecting(checkpoint, graph)
+        examined = builder.run(chain.examining(checkpoint), ahead=chain.after_examine(checkpoint))
+        graph = read_graph(read(builder, examined, GRAPH))
+        expecting = chain.expecting(checkpoint, examined.artifact)
         converting = convert_published(builder, request, checkpoint, graph)
         steps.append(examined)
     else:
         graph = chain.graph
-        expecting = chain.expecting(checkpoint, graph)
+        expecting = chain.expecting(checkpoint)
         freezing = builder.run(
             chain.freezing(checkpoint), ahead=chain.after_freeze(), beside=chain.beside(expecting)
         )

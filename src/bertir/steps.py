@@ -14,7 +14,7 @@ from bertir.report import META_GRAPH, RESHAPABLE
 from bertir.store import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from bertir.builder import Builder
     from bertir.derivation import Realised
@@ -28,6 +28,7 @@ META = "bert_model.ckpt.meta"
 FROZEN = "inference_graph.pb"
 REFERENCE = "reference.npz"
 IR = ("model.xml", "model.bin")
+GRAPH = "graph.json"
 TENSORFLOW = "lazy_tensorflow"
 
 
@@ -114,7 +115,9 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Contain
             f"the recipe {META_GRAPH} converts the checkpoint's .meta, and there is none beside it",
             advice=f"Use --recipe {RESHAPABLE}, which makes the graph anew.",
         )
-    program, mounted = _program(builder, "examine.py", "lazy_tensorflow.py", "operations.py", "said.py")
+    program, mounted = _program(
+        builder, "examine.py", "lazy_tensorflow.py", "operations.py", "said.py", "together.py"
+    )
     return ContainerStep(
         name="examine",
         arguments=(
@@ -123,12 +126,13 @@ def examine(builder: Builder, request: Request, checkpoint: Artifact) -> Contain
             "--checkpoint=/in/bert_model.ckpt",
             "--config=/in/bert_config.json",
             f"--head={request.head}",
-            "--output=/out/graph.json",
+            f"--output=/out/{GRAPH}",
         ),
         inputs=mounted
         | _mounted("/in", _tensors(checkpoint))
         | {"/in/bert_config.json": checkpoint["bert_config.json"]},
-        outputs=("graph.json",),
+        outputs=(GRAPH,),
+        imports=TENSORFLOW,
     )
 
 
@@ -170,12 +174,12 @@ def reference(
     *,
     source: Artifact,
     checkpoint: Artifact,
-    graph: Graph,
+    examined: Artifact | None,
 ) -> ContainerStep:
     """Run TensorFlow on sentences in the container; nothing of the freeze or the conversion has a part in it.
 
-    It runs the model that the source builds, fed with the checkpoint, or the published graph with its checkpoint restored;
-    for fp16 with rounded weights too.
+    It runs the model that the source builds, fed with the checkpoint, or the published graph with its checkpoint restored, as `examine`
+    found its names and sizes; for fp16 with rounded weights too.
     """
     program, mounted = _program(
         builder,
@@ -183,14 +187,14 @@ def reference(
         *("arguments.py", "lazy_tensorflow.py", "model.py", "operations.py", "published.py"),
         *("rounding.py", "rows.py", "said.py", "session.py", "together.py"),
     )
-    tokens = graph.sequence or request.tokens(weights.max_positions)
-    if request.recipe == META_GRAPH:
+    tokens = request.tokens(weights.max_positions)
+    if examined:
         subject: tuple[str, ...] = (
             f"--meta=/in/checkpoint/{META}",
-            f"--inputs={','.join(graph.inputs)}",
-            f"--output-node={graph.output}",
+            f"--graph=/in/{GRAPH}",
+            f"--try-lengths={_commas(_other_lengths(tokens, weights))}",
         )
-        inputs = {"/in/source/tokenization.py": source["tokenization.py"]}
+        inputs = {"/in/source/tokenization.py": source["tokenization.py"], f"/in/{GRAPH}": examined[GRAPH]}
         of_checkpoint = _tensors(checkpoint)
     else:
         subject = ("--config=/in/checkpoint/bert_config.json", f"--head={request.head}")
@@ -205,10 +209,8 @@ def reference(
             "--vocab=/in/checkpoint/vocab.txt",
             "--source=/in/source",
             "--sentences=/in/sentences.txt",
-            f"--batch={graph.batch or request.rows}",
+            f"--batch={request.rows}",
             f"--seq-len={tokens}",
-            *(("--fixed-batch",) if graph.batch else ()),
-            f"--try-lengths={_other_lengths(graph, tokens, weights)}",
             f"--lower-case={str(weights.lower_case).lower()}",
             *(("--rounded",) if request.precision == "fp16" else ()),
             f"--reference=/out/{REFERENCE}",
@@ -241,7 +243,7 @@ def compare(
             f"--batch={graph.batch or request.rows}",
             f"--seq-len={tokens}",
             f"--try-batches={_commas(VERIFIED_BATCHES)}",
-            f"--try-lengths={_other_lengths(graph, tokens, weights)}",
+            f"--try-lengths={_commas(() if graph.sequence else _other_lengths(tokens, weights))}",
             f"--head={request.head}",
             f"--inputs={','.join(graph.inputs)}",
             f"--output-node={graph.output}",
@@ -257,12 +259,9 @@ def unfused(comparing: ContainerStep) -> ContainerStep:
     return replace(comparing, name="unfused", arguments=(*comparing.arguments, "--unfused"))
 
 
-def _other_lengths(graph: Graph, tokens: int, weights: Weights) -> str:
-    """Give the lengths that are tried beside the first: half and double, as far as they can be; none of a graph of one length."""
-    if graph.sequence:
-        return ""
-    lengths = {max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens}
-    return _commas(sorted(lengths))
+def _other_lengths(tokens: int, weights: Weights) -> Sequence[int]:
+    """Give the lengths that are tried beside the first of a graph that takes any: half and double, as far as they can be."""
+    return sorted({max(tokens // 2, LEAST_TOKENS), min(tokens * 2, weights.max_positions)} - {tokens})
 
 
 def read(builder: Builder, step: Realised, name: str) -> bytes:

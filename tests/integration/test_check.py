@@ -67,7 +67,7 @@ def pristine(builder: Builder, tiny_build: TinyBuild) -> dict[str, bytes]:
 def faulty(checkout: Checkout, builder: Builder, tiny_build: TinyBuild) -> Checkout:
     """A checkout whose parity is not measured but said to be as it was: it comes after the steps that are at fault."""
     chain = tiny_build.chain(builder)
-    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph))
+    expected = builder.run(chain.expecting(tiny_build.checkpoint))
     compared = builder.run(chain.comparing(chain.graph, tiny_build.ir.artifact, expected.artifact))
     parity = read(builder, compared, "parity.json").decode()
     program = f"from pathlib import Path\n\nPath('/out/parity.json').write_text({parity!r})\n"

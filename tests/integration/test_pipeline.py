@@ -166,7 +166,7 @@ def test_an_ir_of_other_weights_fails_parity_with_status_8(
     chain = tiny_build.chain(builder, request=request)
     frozen = builder.run(chain.freezing(checkpoint))
     other = builder.run(chain.converting(frozen.artifact))
-    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph))
+    expected = builder.run(chain.expecting(tiny_build.checkpoint))
     report = builder.run(chain.comparing(chain.graph, other.artifact, expected.artifact))
     with pytest.raises(ParityError, match="disagree") as caught:
         judge(read(builder, report, "parity.json"), request)
@@ -195,7 +195,7 @@ def test_an_ir_that_lost_its_words_fails_parity_though_no_sentence_has_one_of_th
     words[len(SPECIAL) :] = words[SPECIAL.index("[UNK]")]
     right, wrong = (imported(builder, tiny_build, of_bases(given)) for given in (weights(), lost))
     chain = tiny_build.chain(builder)
-    expected = builder.run(chain.expecting(right, chain.graph)).artifact
+    expected = builder.run(chain.expecting(right)).artifact
 
     def compare(checkpoint: Artifact) -> None:
         ir = builder.run(chain.converting(builder.run(chain.freezing(checkpoint)).artifact)).artifact
@@ -220,7 +220,7 @@ def parity_of(builder: Builder, build: TinyBuild, chain: Chain) -> Parity:
     frozen = builder.run(chain.freezing(build.checkpoint)).artifact
     assert frozen != build.frozen.artifact
     ir = builder.run(chain.converting(frozen)).artifact
-    expected = builder.run(chain.expecting(build.checkpoint, chain.graph)).artifact
+    expected = builder.run(chain.expecting(build.checkpoint)).artifact
     report = builder.run(chain.comparing(chain.graph, ir, expected))
     return judge(read(builder, report, "parity.json"), build.request)
 
@@ -283,7 +283,7 @@ def test_an_ir_that_is_wrong_is_said_to_be_wrong_without_fused_kernels_as_well(
 
 def test_a_right_ir_is_right_without_fused_kernels_too(builder: Builder, tiny_build: TinyBuild) -> None:
     chain = tiny_build.chain(builder)
-    expected = builder.run(chain.expecting(tiny_build.checkpoint, chain.graph)).artifact
+    expected = builder.run(chain.expecting(tiny_build.checkpoint)).artifact
     comparing = chain.comparing(chain.graph, tiny_build.ir.artifact, expected)
     reports = [
         json.loads(read(builder, builder.run(step), "parity.json"))

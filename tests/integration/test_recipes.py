@@ -485,11 +485,10 @@ def test_names_that_are_imported_when_they_are_asked_for_give_what_all_of_tensor
     importing = chain.importing(given(builder, tensors, architectures=["BertForSequenceClassification"]))
     checkpoint = builder.run(importing).artifact
     published = tiny_build.chain(builder, Request(model="tiny-bert", head=head, recipe="meta-graph"))
-    examining = examine(builder, published.request, checkpoint)
-    graph = read_graph(read(builder, builder.run(examining), "graph.json"))
+    examining = published.examining(checkpoint)
     steps = [
         *(importing, examining, chain.freezing(checkpoint)),
-        *(chain.expecting(checkpoint, chain.graph), published.expecting(checkpoint, graph)),
+        *(chain.expecting(checkpoint), published.expecting(checkpoint, builder.run(examining).artifact)),
     ]
     for step in steps:
         other = by_all_of_tensorflow(builder, step)
