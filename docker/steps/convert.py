@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from frozen_graph import FrozenGraph
+
     # The options, and the frontend → OpenVINO's model
     Pipeline = Callable[[argparse.Namespace, Any], Any]
+    Transformations = Callable[..., None]
 
 BY_THE_FILE = "BERTIR_BY_THE_FILE"
 
 
-def node_by_node(pipeline: Pipeline) -> Pipeline:
-    """Give the part of `mo` that has a frontend make the model, which hands it a frozen graph's nodes in place of the file."""
+def node_by_node(pipeline: Pipeline, graphs: list[FrozenGraph]) -> Pipeline:
+    """Give the part of `mo` that has a frontend make the model, which hands it a frozen graph's nodes in place of the file.
+
+    It keeps the graph in `graphs`, as the model's constants lie there.
+    """
     from frozen_graph import graph_of
 
     def run(options: argparse.Namespace, frontend: Any) -> Any:  # noqa: ANN401 - OpenVINO's bindings have no types
@@ -36,6 +42,7 @@ def node_by_node(pipeline: Pipeline) -> Pipeline:
         graph = graph_of(Path(path)) if path else None
         if graph is None:
             return pipeline(options, frontend)
+        graphs.append(graph)
         options.input_model = graph
         try:
             return pipeline(options, frontend)
@@ -50,6 +57,17 @@ def node_by_node(pipeline: Pipeline) -> Pipeline:
     return run
 
 
+def then_given_back(transformations: Transformations, graphs: list[FrozenGraph]) -> Transformations:
+    """Give the transformations in which weights are transposed, behind which the file's are needed no more, but for the embeddings."""
+
+    def run(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - OpenVINO's bindings have no types
+        transformations(*arguments, **options)
+        for graph in graphs:
+            graph.give_back()
+
+    return run
+
+
 def again_by_the_file() -> NoReturn:
     """Begin anew, in a fresh process: OpenVINO counts what it makes, and gives layers names by that."""
     os.environ[BY_THE_FILE] = "1"
@@ -57,6 +75,7 @@ def again_by_the_file() -> NoReturn:
 
 
 def main() -> None:
+    from openvino import _offline_transformations as offline
     from openvino.tools.mo import convert_impl
     from openvino.tools.mo.main import main as mo
     from openvino.tools.mo.utils.cli_parser import get_all_cli_parser
@@ -66,6 +85,7 @@ def main() -> None:
     for holder, name in (
         (convert_impl, "tf_frontend_with_python_bindings_installed"),
         (convert_impl, "moc_pipeline"),
+        (offline, "apply_moc_transformations"),
         (VersionChecker(), "runtime_checked"),
     ):
         if not hasattr(holder, name):
@@ -73,7 +93,9 @@ def main() -> None:
             raise RuntimeError(message)
     convert_impl.tf_frontend_with_python_bindings_installed = False
     if BY_THE_FILE not in os.environ:
-        convert_impl.moc_pipeline = node_by_node(convert_impl.moc_pipeline)
+        graphs: list[FrozenGraph] = []  # what is patched here keeps them to the end of the process
+        convert_impl.moc_pipeline = node_by_node(convert_impl.moc_pipeline, graphs)
+        offline.apply_moc_transformations = then_given_back(offline.apply_moc_transformations, graphs)
     VersionChecker().runtime_checked = True
     sys.exit(mo(get_all_cli_parser(), None))
 

@@ -1,8 +1,12 @@
-"""A frozen graph as `mo` takes it from Python: node by node, a weight when it is asked for, read to where it is to lie.
+"""A frozen graph as `mo` takes it from Python: node by node, a weight where it lies in the file.
 
 Given a file, OpenVINO's frontend for TensorFlow reads the whole of it into a message of protobuf's, and copies each weight out of that
 into a constant: the graph's bytes twice. Given an iterator over nodes, it asks each for what it needs. So does this one answer
-what the frontend's own reader says of the same node, and a weight goes from the file into the tensor that becomes the constant.
+what the frontend's own reader says of the same node, and the constant of a weight is the file itself, mapped: memory that the
+kernel can take back at any time, as it can read it again.
+
+There a number begins at any byte, and not only at each fourth. OpenVINO maps the weights of an IR and of a SavedModel so as well, whatever
+their places, and reads them number by number, or by instructions that take them from anywhere (docs/decisions.md).
 
 It answers for what a BERT's graph has. Of another graph `graph_of` gives None, and `mo` reads the file. The file must not change
 meanwhile: it is a step's input.
@@ -30,7 +34,6 @@ from openvino.runtime import OVAny, PartialShape, Tensor, Type
 from wire import Field, WireError, exactly, fields, only
 
 if TYPE_CHECKING:
-    from io import BufferedReader
     from pathlib import Path
 
     import numpy.typing as npt
@@ -69,22 +72,23 @@ class Content:
 
     Args:
         attribute: the node's, which is the tensor.
+        data: the file.
     """
 
     attribute: str
-    file: BufferedReader
+    data: mmap.mmap
     field: Field
 
-    def read_to(self, numbers: npt.NDArray[Any]) -> None:
-        """Read them to where `numbers` lie.
+    def mapped(self) -> npt.NDArray[np.uint8]:
+        """Their bytes, where they lie.
 
         Raises:
             ValueError: the file ends before.
         """
-        self.file.seek(self.field.first)
-        if self.file.readinto(numbers.reshape(-1).view(np.uint8).data) != self.field.size:
+        if self.data.size() < self.field.end:  # to read there would end the process
             message = "the frozen graph ends within a tensor"
             raise ValueError(message)
+        return np.frombuffer(self.data, np.uint8, self.field.size, self.field.first)
 
 
 def import_messages() -> tuple[Any, Any]:
@@ -105,7 +109,7 @@ def import_messages() -> tuple[Any, Any]:
 MESSAGES, VERSIONS = import_messages()
 
 
-def read_node(data: mmap.mmap, message: Field, file: BufferedReader) -> tuple[Any, Content | None]:
+def read_node(data: mmap.mmap, message: Field) -> tuple[Any, Content | None]:
     """A NodeDef, and the content of its tensor if that is large, without which the NodeDef is.
 
     Raises:
@@ -137,7 +141,7 @@ def read_node(data: mmap.mmap, message: Field, file: BufferedReader) -> tuple[An
             if one.number != TENSOR_CONTENT
         )
     )
-    return node, Content(attribute=name, file=file, field=content)
+    return node, Content(attribute=name, data=data, field=content)
 
 
 def shape_of(message: Any) -> list[int]:  # noqa: ANN401 - a TensorShapeProto
@@ -259,12 +263,13 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
         return OVAny(value)
 
     def _tensor(self, attribute: str, message: Any) -> Any:  # noqa: ANN401 - a TensorProto; a Tensor
-        """The tensor, in memory of OpenVINO's, which lets go of it when nothing needs it any more."""
+        """The tensor: a large one in the file, of which it is no more than a view; another in memory of OpenVINO's."""
         of_openvino, numbers, listed = TYPES[message.dtype]
-        tensor = Tensor(of_openvino, shape_of(message.tensor_shape))
+        shape = shape_of(message.tensor_shape)
         if self._content and self._content.attribute == attribute:
-            self._content.read_to(tensor.data)
-        elif message.tensor_content:
+            return Tensor(self._content.mapped(), shape, of_openvino)
+        tensor = Tensor(of_openvino, shape)
+        if message.tensor_content:
             tensor.data[...] = np.frombuffer(message.tensor_content, numbers).reshape(tensor.data.shape)
         else:
             found = np.array(getattr(message, listed), numbers)
@@ -273,12 +278,24 @@ class Node(DecoderBase):  # type: ignore[misc] # OpenVINO's bindings have no typ
 
 
 class FrozenGraph(GraphIterator):  # type: ignore[misc] # OpenVINO's bindings have no types
-    """The nodes, one after the other, as OpenVINO's frontend asks for them."""
+    """The nodes, one after the other, as OpenVINO's frontend asks for them.
 
-    def __init__(self, nodes: list[Node]) -> None:
+    It has to be kept for as long as there is a model of it, whose constants lie in the file as it is mapped here.
+
+    Args:
+        nodes: in the order in which they lie in the file.
+        data: the file.
+    """
+
+    def __init__(self, nodes: list[Node], data: mmap.mmap) -> None:
         GraphIterator.__init__(self)
         self._nodes = nodes
+        self._data = data
         self._at = 0
+
+    def give_back(self) -> None:
+        """Take what was read of the file off the process's memory; it comes back as it is read again."""
+        self._data.madvise(mmap.MADV_DONTNEED)
 
     def size(self) -> int:
         return len(self._nodes)
@@ -315,7 +332,7 @@ class FrozenGraph(GraphIterator):  # type: ignore[misc] # OpenVINO's bindings ha
         return {}
 
 
-def read_nodes(data: mmap.mmap, file: BufferedReader) -> list[Node]:
+def read_nodes(data: mmap.mmap) -> list[Node]:
     """The nodes of the graph that lies there, in the order in which they lie.
 
     Raises:
@@ -325,7 +342,7 @@ def read_nodes(data: mmap.mmap, file: BufferedReader) -> list[Node]:
     nodes = []
     for field in fields(data, 0, len(data)):
         if field.number == GRAPH_NODE:
-            node, content = read_node(data, field, file)
+            node, content = read_node(data, field)
             require_known(node, content)
             nodes.append(Node(node, content))
         elif field.number == GRAPH_VERSIONS:
@@ -338,12 +355,12 @@ def read_nodes(data: mmap.mmap, file: BufferedReader) -> list[Node]:
 def graph_of(path: Path) -> FrozenGraph | None:
     """The graph of a file, or None: it has what isn't answered for here, or isn't a graph.
 
-    The file stays open: weights are read from it as they are asked for.
+    The file stays mapped: weights are there.
     """
-    file = path.open("rb")
     try:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return FrozenGraph(read_nodes(data, file))
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return FrozenGraph(read_nodes(data), data)
     except (
         UnknownError,
         WireError,
@@ -351,5 +368,4 @@ def graph_of(path: Path) -> FrozenGraph | None:
         ValueError,
     ) as error:  # an empty file can't be mapped: ValueError
         print(f"mo reads the graph itself, as this isn't known here: {error}")  # for the log
-        file.close()
         return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WORK = Path("/tmp")
 CONVERT = ("python3", "/step/convert.py")
+SIZE_THAT_IS_LARGE = 1 << 16  # frozen_graph.py's, in bytes
 LARGE = np.arange(3 * 9000, dtype=np.float32).reshape(3, 9000)
 
 
@@ -39,6 +40,19 @@ def answered() -> None:
     shape = tf.concat([tf.shape(y), tf.constant([], tf.int32)], 0)
     y = tf.reshape(tf.squeeze(tf.expand_dims(y, 1), [1]), shape)
     tf.multiply(y, tf.constant(2.0), name="y")
+
+
+def with_large_tensors() -> None:
+    x = tf.placeholder(tf.float32, [2, 130], name="x")
+    index = tf.placeholder(tf.int32, [2], name="index")
+    square = np.linspace(-1, 1, 130 * 130, dtype=np.float32).reshape(130, 130)
+    y = x
+    for number in range(4):
+        y = tf.matmul(y, tf.constant(square + number))
+        y += tf.gather(tf.constant(square - number), index)
+        y = tf.reduce_mean(tf.expand_dims(y, 1) * tf.constant(square * (number + 2)), 1)
+        y += tf.expand_dims(tf.cast(tf.gather(tf.constant(np.arange(9000) + number), index), tf.float32), 1)
+    tf.identity(y, name="y")
 
 
 def with_a_shape_of_unknown_rank() -> None:
@@ -154,7 +168,36 @@ def with_a_large_tensor_twice(graph: Any) -> bytes:
     more.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.zeros([300, 300], np.float32)))
     nodes = [written(node) + (written(more) if node.name == "c" else b"") for node in graph.node]
     graph.ClearField("node")
-    return b"".join(b"\x0a" + varint(len(node)) + node for node in nodes) + written(graph)
+    return b"".join(map(as_field, nodes)) + written(graph)
+
+
+def with_numbers_that_begin_at_any_byte(graph: Any) -> bytes:
+    """Those of each of `with_large_tensors`' four kinds lie at places of each remainder by four."""
+    data, tensors = b"", 0
+    for node in graph.node:
+        content = node.attr["value"].tensor.tensor_content if node.op == "Const" else b""
+        one = as_field(written(node))
+        if len(content) >= SIZE_THAT_IS_LARGE:
+            remainder, tensors = tensors // 4, tensors + 1
+            signs = next(
+                signs
+                for signs in range(1, 5)
+                if (len(data) + len(before(tensors, signs)) + one.index(content)) % 4 == remainder
+            )
+            data += before(tensors, signs)
+        data += one
+    assert tensors == 16
+    graph.ClearField("node")
+    return data + written(graph)
+
+
+def before(number: int, signs: int) -> bytes:
+    """Give a node that does nothing, of so many bytes that what follows lies elsewhere."""
+    return as_field(written(tf.NodeDef(name=f"{number:02}{'n' * signs}", op="NoOp")))
+
+
+def as_field(node: bytes) -> bytes:
+    return b"\x0a" + varint(len(node)) + node
 
 
 def cut_short(graph: Any) -> bytes:
@@ -193,7 +236,16 @@ def graphs() -> dict[str, bytes]:
         *(with_a_named_output, with_a_function_that_nobody_calls, with_versions_that_are_none),
         *(with_a_large_tensor_twice, cut_short),
     )
-    return found | {whole.__name__: whole(graph_of(large)) for whole in wholes}
+    found |= {whole.__name__: whole(graph_of(large)) for whole in wholes}
+    anywhere = with_numbers_that_begin_at_any_byte(graph_of(with_large_tensors))
+    return found | dict.fromkeys(ANYWHERE, anywhere)
+
+
+# By the same graph, the options that it is converted with.
+ANYWHERE = {
+    "with_numbers_that_begin_at_any_byte": (),
+    "with_numbers_that_begin_at_any_byte_in_fp32": ("--compress_to_fp16=False",),
+}
 
 
 def convert(name: str, *command: str, **variables: str) -> tuple[int, dict[str, bytes], list[str], str]:
@@ -222,11 +274,12 @@ def convert(name: str, *command: str, **variables: str) -> tuple[int, dict[str, 
 
 
 def both_ways(name: str) -> dict[str, Any]:
+    options = ANYWHERE.get(name, ())
     if name in ("answered", "with_a_function"):
         status, expected, objections, _ = convert(name, "mo")
     else:  # without the second process, which imports TensorFlow: the frontend reads the file as well
-        status, expected, objections, _ = convert(name, *CONVERT, BERTIR_BY_THE_FILE="1")
-    again, given, said, why = convert(name, *CONVERT)
+        status, expected, objections, _ = convert(name, *CONVERT, *options, BERTIR_BY_THE_FILE="1")
+    again, given, said, why = convert(name, *CONVERT, *options)
     return {
         "status": [status, again],
         "same": given == expected,
@@ -237,15 +290,19 @@ def both_ways(name: str) -> dict[str, Any]:
 
 
 def of_large_tensor(path: Path) -> dict[str, Any]:
-    """What a node has of its large tensor, what is read of it, and what is said of it once the file ends within it."""
+    """What a node has of its large tensor, where that lies, what is read of it, also once the memory was given back, and what is
+    said of it once the file ends within it.
+    """
     sys.path.insert(0, "/step")
     import frozen_graph
 
     graph = frozen_graph.graph_of(path)
     assert graph is not None
     [(node, content)] = [(node, node._content) for node in graph._nodes if node._content]
-    read = np.zeros_like(LARGE)
-    content.read_to(read)
+    numbers = content.mapped().view(np.float32).reshape(LARGE.shape)
+    read = [bool((numbers == LARGE).all())]
+    graph.give_back()
+    read.append(bool((numbers == LARGE).all()))
     os.truncate(path, content.field.end - 1)
     objection = ""
     try:
@@ -254,7 +311,8 @@ def of_large_tensor(path: Path) -> dict[str, Any]:
         objection = str(error)
     return {
         "held": len(node._node.attr["value"].tensor.tensor_content),
-        "read": bool((read == LARGE).all()),
+        "of the file": not (numbers.flags.owndata or numbers.flags.writeable),
+        "read": read,
         "objection": objection,
     }
 
