@@ -19,9 +19,12 @@ import tensorflow.compat.v1 as tf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
+
 WORK = Path("/tmp")
 CONVERT = ("python3", "/step/convert.py")
 SIZE_THAT_IS_LARGE = 1 << 16  # frozen_graph.py's, in bytes
+SUBNORMAL = np.float32(1e-40)
 LARGE = np.arange(3 * 9000, dtype=np.float32).reshape(3, 9000)
 
 
@@ -46,11 +49,16 @@ def with_large_tensors() -> None:
     x = tf.placeholder(tf.float32, [2, 130], name="x")
     index = tf.placeholder(tf.int32, [2], name="index")
     square = np.linspace(-1, 1, 130 * 130, dtype=np.float32).reshape(130, 130)
+
+    def numbers(values: npt.NDArray[np.float32]) -> Any:  # a Tensor
+        values[5, 7] = SUBNORMAL  # OpenVINO has 0 in its place, which it can't write into the file
+        return tf.constant(values)
+
     y = x
     for number in range(4):
-        y = tf.matmul(y, tf.constant(square + number))
-        y += tf.gather(tf.constant(square - number), index)
-        y = tf.reduce_mean(tf.expand_dims(y, 1) * tf.constant(square * (number + 2)), 1)
+        y = tf.matmul(y, numbers(square + number))
+        y += tf.gather(numbers(square - number), index)
+        y = tf.reduce_mean(tf.expand_dims(y, 1) * numbers(square * (number + 2)), 1)
         y += tf.expand_dims(tf.cast(tf.gather(tf.constant(np.arange(9000) + number), index), tf.float32), 1)
     tf.identity(y, name="y")
 
@@ -187,6 +195,7 @@ def with_numbers_that_begin_at_any_byte(graph: Any) -> bytes:
             data += before(tensors, signs)
         data += one
     assert tensors == 16
+    assert data.count(SUBNORMAL.tobytes()) == 12
     graph.ClearField("node")
     return data + written(graph)
 
