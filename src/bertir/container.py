@@ -113,12 +113,18 @@ class StepRun:
         self.volume = scratch / VOLUME
         self.log = scratch / "log"
         self._inputs = scratch / INPUTS
-        self._laid: dict[str, Path] = {}
+        self._given: dict[str, tuple[Path, int, int]] = {}
+        self._yields: bool | None = None if command.idles else command.yields
         # Named before it is made: an interruption while the engine makes it must not lose it.
         self._name = f"bertir-{uuid.uuid4().hex}"
         self._stack = contextlib.ExitStack()
         self._begun = 0.0
         self._stopped: StepError | None = None
+
+    @property
+    def container(self) -> Self:
+        """What is looked after: this one, which is a container."""
+        return self
 
     def __enter__(self) -> Self:
         # The container's user is the same everywhere and owns nothing on the host: the volume is open to all,
@@ -157,15 +163,18 @@ class StepRun:
     def lay(self, inputs: Mapping[str, Path], sign: str = "") -> None:
         """Lay out inputs for a command that waits for them, and in the end the file that it waits for, if one is named.
 
+        What lies there already is seen to be the same file still: in the store it may have been found damaged, and made anew.
+
         Raises:
             OSError: they can't be; or another one is there.
+            EngineError: it was started with another one.
         """
-        lay(
-            {path: source for path, source in inputs.items() if self._laid.get(path) != source},
-            WAITED,
-            self._inputs,
-        )
-        self._laid.update(inputs)
+        given = {path: (source, *_identity(source)) for path, source in inputs.items()}
+        new = {path: source for path, source in inputs.items() if self._given.get(path) != given[path]}
+        if stale := [path for path in new if path in self._given and not path.startswith(f"{WAITED}/")]:
+            raise EngineError(f"{self.command.name} was started with another {stale[0]}")
+        lay(new, WAITED, self._inputs)
+        self._given |= given
         if sign:
             (self._inputs / sign).touch()
 
@@ -197,8 +206,22 @@ class StepRun:
         return self._engine.is_running(self._container)
 
     def let_go_on(self, *, yields: bool) -> None:
-        """Give the container its part of the processor, or the smaller one of a step that yields."""
-        self._engine.let_go_on(self._container, replace(self.command, yields=yields))
+        """Give the container its part of the processor, or the smaller one of a step that yields, unless it has it."""
+        if self._yields != yields:
+            self._engine.let_go_on(self._container, replace(self.command, yields=yields))
+            self._yields = yields
+
+    def printed(self) -> bytes:
+        """Give what a container that has ended printed."""
+        self._reader.join(SECONDS_TO_END)
+        self._reader.end()
+        return self.log.read_bytes()
+
+    def end_for(self, name: str) -> bool:
+        """End the container as one of its steps has failed; say whether the kernel ended a process there for want of memory."""
+        if self._stopped is None:
+            self._stop(StepError(f"{self.command.name}: it was stopped, as {name} has failed"))
+        return self.ending()[1]
 
     @contextlib.contextmanager
     def finished(self, beside: Sequence[StepRun] = ()) -> Iterator[Finished]:
@@ -237,10 +260,6 @@ class StepRun:
 
     def _stop(self, why: StepError) -> None:
         self._stopped = why
-        self.kill()
-
-    def kill(self) -> None:
-        """End the container, and wait until it has ended."""
         _kill(self._engine, self._container)
 
     def _end(self, beside: Sequence[StepRun]) -> End:
@@ -249,9 +268,7 @@ class StepRun:
             stopped = self.watched(
                 self.command, self._begun, beside, lambda: not self.is_running(), self._rest
             )
-            # It ends when the container has.
-            self._reader.join(SECONDS_TO_END)
-            self._reader.end()
+            self.printed()
             if stopped:
                 raise self.told(stopped, self.command, self.log)
             status, out_of_memory = self.ending()
@@ -259,8 +276,9 @@ class StepRun:
 
     def told(self, stopped: StepError, command: Command, log: Path) -> StepError:
         """Give why a command was stopped, with where its log is."""
-        stopped.advice = advised(stopped.advice, kept(self._engine.folder, log, command.name))
-        return stopped
+        return type(stopped)(
+            str(stopped), advice=advised(stopped.advice, kept(self._engine.folder, log, command.name))
+        )
 
     def ending(self) -> tuple[int, bool]:
         """Give the status of a container that has ended, and whether the kernel ended a process of it for want of memory."""
@@ -316,6 +334,11 @@ class StepRun:
             self._reader.join(seconds)
         else:
             time.sleep(FIRST_PAUSE)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

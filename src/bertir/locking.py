@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -116,6 +117,8 @@ def is_written(descriptor: int) -> bool:
         descriptor: open for reading alone, on a file of this user's.
     """
     try:
+        # Of one who opens it meanwhile the kernel tells by a signal, and this is one that does nothing.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError:
         return True

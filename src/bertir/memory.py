@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # with its import (1.80 and 1.98 since `convert` and `reference` take less). BERT-Large (1.34), by the anonymous memory of all, then at most 3.51.
 OF_ITSELF = 1_150_000_000
 PER_WEIGHT_BYTE = 3.5
-AT_ONCE = 2  # of a build's steps, each with the container's limit
+AT_ONCE = (
+    3  # of a build's steps, each with its limit: two in a container that steps share, and one in its own
+)
 # Beside its steps: the process that hashes and copies.
 OF_HOST = 100_000_000
 _MEMINFO = Path("/proc/meminfo")

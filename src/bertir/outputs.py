@@ -124,6 +124,7 @@ def _opened(volume: Path, place: int, name: str, step: str) -> BinaryIO:
 
 
 def _listed(volume: Path) -> str:
-    names = sorted(printable(path.name) for path in volume.iterdir())
+    # No step's output is hidden; what is, is of what runs several in one container.
+    names = sorted(printable(path.name) for path in volume.iterdir() if not path.name.startswith("."))
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more or "nothing"

@@ -7,6 +7,7 @@ whatever is amiss with one that waits, the step is started as any other.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -107,7 +108,7 @@ class Runner:
                 with contextlib.suppress(*AMISS):
                     waiting.linked.extend(missing.values())
                     with self._store.linking(missing.values()):
-                        waiting.run.give({path: paths[path] for path in missing})
+                        waiting.run.give(paths)
                     stack.pop_all()
                     return replace(waiting, step=step, started=datetime.now(UTC))
         return self._start(step, image)
@@ -182,14 +183,22 @@ class Runner:
             ends = stack.pop_all()
             self._stack.callback(ends.close)
         shared = Together(run, ends.close, commands)
-        for step, command in zip(steps, commands, strict=True):
-            part = PartRun(shared, command, scratch / f"log-{step.name}")
-            parts_end = contextlib.ExitStack()
-            parts_end.callback(shared.let_go, step.name)
-            parts_end.callback(part.close)
+        each = {step.name: contextlib.ExitStack() for step in steps}
+        for name, parts_end in each.items():  # each of them first: the container ends with the last
+            parts_end.callback(shared.let_go, name)
             self._stack.callback(parts_end.close)
+        with contextlib.ExitStack() as stack:  # of none that can't be told of is any taken
+            for parts_end in each.values():
+                stack.callback(parts_end.close)
+            parts = [
+                each[step.name].enter_context(PartRun(shared, command, scratch / f"log-{step.name}"))
+                for step, command in zip(steps, commands, strict=True)
+            ]
+            stack.pop_all()
+        started = datetime.now(UTC)
+        for step, part in zip(steps, parts, strict=True):
             self._ahead[step.name] = Running(
-                step=step, run=part, linked=linked, started=datetime.now(UTC), ends=parts_end
+                step=step, run=part, linked=linked, started=started, ends=each[step.name]
             )
 
     @contextlib.contextmanager
@@ -235,7 +244,7 @@ class Runner:
         """
         self._clear_away()
         step = running.step
-        beside = [run for run in self._started if run is not running.run]
+        beside = [run for run in self._started if run is not running.run.container]
         with running.run.finished(beside) as finished:
             files = {
                 name: self._stored(finished, name, file, f"{name} of {step.name}")
@@ -254,7 +263,13 @@ class Runner:
         return Outcome(artifact=Artifact(files=files), facts=facts)
 
     def _stored(self, finished: Finished, name: str, file: BinaryIO, what: str) -> Blob:
-        """Store an output: it is moved, if what wrote it can't write it any more."""
-        if self._engine().contains:
+        """Store an output: it is moved, if what wrote it can't write it any more.
+
+        To be this user's own is no help where the step's user is the same.
+        """
+        if self._engine().contains and os.geteuid() == 0:
             return self._store.take(finished.volume / name, file, what=what)
-        return self._store.add(read_chunks(file), what=what)
+        blob = self._store.add(read_chunks(file), what=what)
+        with contextlib.suppress(OSError):  # it is there twice now, and its container may go on
+            (finished.volume / name).unlink()
+        return blob

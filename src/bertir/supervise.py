@@ -36,9 +36,10 @@ def main(arguments: list[str]) -> NoReturn:
     for number in (signal.SIGCHLD, *_ENDS):
         signal.signal(number, _noted)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(command, limits)
+        _become(command, limits, parent)
     os._exit(_watched(child, woken))
 
 
@@ -97,12 +98,14 @@ def _children() -> list[int]:
     return found
 
 
-def _become(command: list[str], limits: dict[str, Any]) -> NoReturn:
+def _become(command: list[str], limits: dict[str, Any], parent: int) -> NoReturn:
     """Be the step."""
     try:
         os.setsid()
-        # Should this process's parent be killed alone.
+        # Should this process's parent be killed alone; it may have been, by now.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(KILLED)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, *_ENDS):

@@ -13,22 +13,23 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bertir.container import FIRST_PAUSE, READY, SECONDS_TO_END, SOME, Command
 from bertir.errors import EngineError
-from bertir.failure import KILLED
-from bertir.step_log import Reader
+from bertir.step_log import LOG_BYTES, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from types import TracebackType
 
-    from bertir.container import Finished, StepRun
+    from bertir.container import Finished, Limits, StepRun
     from bertir.failure import End
 
 PROGRAM = "/step/together.py"
 PYTHON = "/usr/bin/python3"
+AT_WORK = 2  # of the steps of a container, at most: the others wait, or have ended
 _BETWEEN = "--"
 _CHUNK_BYTES = 1 << 16
 _STATUS_BYTES = 16
@@ -59,10 +60,21 @@ def together(commands: Sequence[Command], module: str) -> Command:
         ),
         inputs=inputs,
         outputs=(),
-        # As much as they may take in containers of their own.
-        limits=replace(first.limits, memory_bytes=sum(command.limits.memory_bytes for command in commands)),
+        limits=_limits([command.limits for command in commands]),
         yields=False,
         tell=None,
+    )
+
+
+def _limits(each: Sequence[Limits]) -> Limits:
+    """What steps may use that share a container: what they may in containers of their own, of memory as any two of them."""
+    memory = sorted(limits.memory_bytes for limits in each)
+    return replace(
+        each[0],
+        memory_bytes=sum(memory[-AT_WORK:]),
+        scratch_bytes=sum(limits.scratch_bytes for limits in each),
+        pids=sum(limits.pids for limits in each),
+        output_bytes=sum(limits.output_bytes for limits in each),
     )
 
 
@@ -109,74 +121,77 @@ class PartRun:
 
     def __init__(self, shared: Together, command: Command, log: Path) -> None:
         self.command = command
+        self.container = shared.run
         self._shared = shared
-        self._run = shared.run
         self._log = log
         self._begun = 0.0
-        self._output = _Tail(self._run.volume / f".log-{command.name}")
+        self._output = _Tail(self.container.volume / f".log-{command.name}")
         self._reader = Reader(self._output, log, command.tell)
-        log.touch()
-        self._reader.start()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        self._log.touch()
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._reader.end()
 
     def give_some(self, inputs: Mapping[str, Path]) -> None:
         """As `StepRun.give_some`."""
-        self._run.lay(inputs, f"{READY}-{self.command.name}{SOME.removeprefix(READY)}")
+        self.container.lay(inputs, f"{READY}-{self.command.name}{SOME.removeprefix(READY)}")
 
     def give(self, inputs: Mapping[str, Path]) -> None:
         """As `StepRun.give`."""
-        self._run.lay(inputs)
+        self.container.lay(inputs)
         if self._is_over():
             raise EngineError(f"{self.command.name} ended before it had its inputs")
         self._shared.set_to_work(self.command.name, at_work=True)
         self._begun = time.monotonic()
-        self._run.lay({}, f"{READY}-{self.command.name}")
+        self.container.lay({}, f"{READY}-{self.command.name}")
 
     @contextlib.contextmanager
     def finished(self, beside: Sequence[StepRun] = ()) -> Iterator[Finished]:
         """As `StepRun.finished`."""
         end = self._end(beside)
         seconds = time.monotonic() - self._begun
-        with self._run.outcome(self.command, end, self._log, seconds) as finished:
+        with self.container.outcome(self.command, end, self._log, seconds) as finished:
             yield finished
 
-    def look_after(self) -> None:
-        """As `StepRun.look_after`."""
-        self._run.look_after()
-
     def _end(self, beside: Sequence[StepRun]) -> End:
-        stopped = self._run.watched(self.command, self._begun, beside, self._is_over, self._rest)
+        stopped = self.container.watched(self.command, self._begun, beside, self._is_over, self._rest)
         self._output.end()
         self._reader.join(SECONDS_TO_END)
         self._reader.end()
         if stopped:
-            raise self._run.told(stopped, self.command, self._log)
+            raise self.container.told(stopped, self.command, self._log)
         status = self._status()
         out_of_memory = False
         if status is None:
             # Whatever became of the container, it says so itself.
-            status, out_of_memory = self._run.ending()
+            status, out_of_memory = self.container.ending()
             status = status or _UNKNOWN
             with self._log.open("ab") as log:
-                log.write(self._run.log.read_bytes())
-        elif status == KILLED:
-            # By the kernel, in all likelihood: of a container that has ended the engine knows.
-            self._run.kill()
-            _, out_of_memory = self._run.ending()
-        elif status == 0:
+                log.write(self.container.printed())
+        elif status != 0:
+            # The build ends with it. Of a container that has ended the engine knows whether memory was short.
+            out_of_memory = self.container.end_for(self.command.name)
+        else:
             with contextlib.suppress(EngineError):  # told when the next of them is waited for
                 self._shared.set_to_work(self.command.name, at_work=False)
-        return self._run.end_of(status, out_of_memory=out_of_memory)
+        return self.container.end_of(status, out_of_memory=out_of_memory)
 
     def _is_over(self) -> bool:
-        return self._status() is not None or not self._run.is_running()
+        return self._status() is not None or not self.container.is_running()
 
     def _status(self) -> int | None:
         """The exit status that the container's first process wrote for this one; None if it wrote none."""
         text = b""
-        with contextlib.suppress(OSError), _opened(self._run.volume / f".ended-{self.command.name}") as file:
+        with (
+            contextlib.suppress(OSError),
+            _opened(self.container.volume / f".ended-{self.command.name}") as file,
+        ):
             text = os.read(file, _STATUS_BYTES)
         return int(text) if text.strip().isdigit() else None
 
@@ -215,7 +230,8 @@ class _Tail:
             last = self._ended.wait(FIRST_PAUSE)
             with contextlib.suppress(OSError), _opened(self._path) as file:
                 os.lseek(file, at, os.SEEK_SET)
-                while not self._closed.is_set() and (chunk := os.read(file, _CHUNK_BYTES)):
+                # What is beyond that isn't the log any more.
+                while not self._closed.is_set() and at < LOG_BYTES and (chunk := os.read(file, _CHUNK_BYTES)):
                     at += len(chunk)
                     yield chunk
             if last:

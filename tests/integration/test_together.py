@@ -16,9 +16,11 @@ from checkout import ROOT
 from bertir.builder import Builder
 from bertir.container import READY, Command, Limits
 from bertir.container_step import PENDING, ContainerStep
+from bertir.digest import Digest
 from bertir.engine import IDLE_SHARES, USUAL_SHARES, YIELDING_SHARES
 from bertir.errors import MissingOutputError, StepError, StepTimeoutError
 from bertir.progress import SILENT, Progress
+from bertir.step_log import LOG_BYTES
 from bertir.store import Store
 from bertir.together import PartRun, Together, together
 
@@ -64,11 +66,29 @@ def main():
             os._exit(5)
         os.wait()
         time.sleep(0.5)
-    if given == "end oddly":
-        sign = pathlib.Path(f"/out/.ended-{name}")
-        sign.mkdir()
-        print("nothing else", flush=True)
-        return
+    kind, _, instead = given.partition(": ")
+    if kind in ("log", "sign"):
+        # So that the first process finds it there, in the place of what it writes.
+        place = pathlib.Path(f"/out/.log-{name}" if kind == "log" else f"/out/.ending-{name}")
+        if kind == "log":
+            place.unlink()
+        if instead == "link":
+            place.symlink_to("/etc/passwd")
+        if instead == "pipe":
+            os.mkfifo(place)
+        if instead == "folder":
+            place.mkdir()
+        if instead == "digits":
+            pathlib.Path(f"/out/.ended-{name}").write_text("4")
+            sys.exit(3)
+    if given == "print":
+        for _ in range(80):
+            os.write(1, b"." * (1 << 20))
+    if given == "child eats":
+        if os.fork() == 0:
+            held = bytearray(b"." * (1 << 30))
+        os.wait()
+        sys.exit(3)
     told = {"given": given, "imported": shared.imported, "nice": os.nice(0)}
     if given != "nothing":
         pathlib.Path("/out", f"{name}.json").write_text(json.dumps(told))
@@ -197,14 +217,76 @@ def let_go_of(bench: Steps, container: str) -> None:
     (ROOT / volume / "go").touch()
 
 
-def test_a_step_that_fails_says_why_and_the_other_goes_on(bench: Steps) -> None:
+def test_a_step_that_fails_says_why_and_ends_the_others(bench: Steps) -> None:
     second = bench.step("second", b"wait")
-    with pytest.raises(StepError, match=r"\Afirst: it can't go on") as caught:
+    with pytest.raises(StepError, match=r"\Afirst: it can't go on\Z") as caught:
         bench.builder.run(bench.step("first", b"fail"), beside=[second])
     assert "The whole log is" in caught.value.advice
-    let_go(bench)
-    assert bench.told(bench.builder.run(second))["given"] == "wait"
-    assert bench.created() == ["first+second"]
+    assert bench.there() == {}
+    with pytest.raises(StepError, match=r"\Afirst\+second: it was stopped, as first has failed\Z") as other:
+        bench.builder.run(second)
+    assert other.value.advice.count("The whole log is") == 1
+
+
+def test_the_container_ends_with_the_last_of_its_steps(bench: Steps) -> None:
+    names = ("first", "second", "third")
+    bench.builder.start_ahead([bench.step(name, PENDING) for name in names])
+    for name in names:
+        realised = bench.builder.run(bench.step(name, b"one"))
+        assert realised.facts["seconds"] > 0
+    assert bench.there(ended=True).keys() == {"first+second+third"}  # it is removed while the next one runs
+    bench.builder.run(bench.step("fourth", b"four"))
+    assert "first+second+third" not in bench.there(ended=True)
+
+
+@pytest.mark.parametrize("instead", ["link", "pipe", "folder", "nothing"])
+def test_what_is_in_the_place_of_a_log_is_not_read(bench: Steps, instead: str) -> None:
+    second = bench.step("second", b"two")
+    done = bench.builder.run(bench.step("first", f"log: {instead}".encode()), beside=[second])
+    assert bench.told(done)["given"] == f"log: {instead}"
+    assert "root:" not in bench.log(done)
+
+
+@pytest.mark.parametrize("instead", ["link", "pipe", "digits"])
+def test_only_an_exit_status_is_taken_for_one(bench: Steps, instead: str) -> None:
+    """Whoever puts something there is not believed, or says how it ended itself, as it could by ending so."""
+    second = bench.step("second", b"two")
+    with pytest.raises(StepError, match=r"\Afirst: exit status (1|3|4)"):
+        bench.builder.run(bench.step("first", f"sign: {instead}".encode()), beside=[second])
+
+
+def test_what_is_printed_without_end_takes_no_room_beyond_a_size(bench: Steps) -> None:
+    second = bench.step("second", b"two")
+    done = bench.builder.run(bench.step("first", b"print"), beside=[second])
+    blob = bench.builder.store.path(Digest.from_str(str(done.facts["log"])))
+    assert blob.stat().st_size == LOG_BYTES
+    assert bench.told(bench.builder.run(second))["given"] == "two"
+
+
+def test_an_import_that_fails_is_told_with_its_traceback(
+    bench: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        globals(), "SHARED", b"import time; time.sleep(1); raise RuntimeError('no such luck')"
+    )
+    with pytest.raises(StepError, match=r"\Afirst: exit status 1(?s:.*)RuntimeError: no such luck"):
+        bench.builder.run(bench.step("first", b"one"), beside=[bench.step("second", b"two")])
+
+
+@pytest.mark.parametrize("path", ["/in/common", "/step/program.py"])
+def test_a_step_does_not_go_on_with_a_file_that_was_damaged_and_made_anew(bench: Steps, path: str) -> None:
+    """It has the damaged one still, under the same name."""
+    bench.builder.start_ahead([bench.step("first", PENDING), bench.step("second", PENDING)])
+    bench.builder.run(bench.step("first", b"one"))
+    second = bench.step("second", b"two")
+    blob = second.inputs[path]
+    object_ = bench.builder.store.path(blob.digest)
+    data = object_.read_bytes()
+    object_.unlink()
+    assert bench.builder.store.add_bytes(data) == blob
+    done = bench.builder.run(second)
+    assert bench.told(done) == {"given": "two"} | ALONE
+    assert bench.created() == ["first+second", "second"]
 
 
 def test_a_step_whose_process_is_killed_is_told_as_such(bench: Steps) -> None:
@@ -224,13 +306,6 @@ def test_a_step_that_leaves_a_process_behind_ends_when_it_ends(bench: Steps) -> 
 def test_a_step_without_its_output_is_told_of(bench: Steps) -> None:
     with pytest.raises(MissingOutputError, match=r"there is no first\.json"):
         bench.builder.run(bench.step("first", b"nothing"), beside=[bench.step("second", b"two")])
-
-
-def test_what_is_in_the_place_of_an_exit_status_is_not_believed(bench: Steps) -> None:
-    """Then the container ends, and nothing says that the step ended well."""
-    second = bench.step("second", b"two")
-    with pytest.raises(StepError, match=r"\Afirst: exit status 1; its last lines:(?s:.*)nothing else"):
-        bench.builder.run(bench.step("first", b"end oddly"), beside=[second])
 
 
 def test_a_step_that_is_in_the_store_is_not_started_beside_another(bench: Steps) -> None:
@@ -295,9 +370,11 @@ def started(bench: Steps, tmp_path: Path) -> Iterator[Callable[..., list[PartRun
                 engine.begin(bench.builder.load_image(), together(commands, "shared"), scratch)
             )
             shared = Together(run, lambda: None, commands)
-            parts = [PartRun(shared, command, scratch / f"log-{command.name}") for command in commands]
+            parts = [
+                stack.enter_context(PartRun(shared, command, scratch / f"log-{command.name}"))
+                for command in commands
+            ]
             for part in parts:
-                stack.callback(part.close)
                 part.give({})
             return parts
 
@@ -310,6 +387,15 @@ def test_a_step_that_is_out_of_memory_is_told_so_and_not_the_other(
     first, _ = started(Limits(memory_bytes=256 << 20), first=b"eat", second=b"wait")
     with (
         pytest.raises(StepError, match=r"\Afirst: the kernel ended it for want of memory \(limit 0\.5 GiB\)"),
+        first.finished(),
+    ):
+        pass
+
+
+def test_a_process_of_a_step_that_is_out_of_memory_is_told_of(started: Callable[..., list[PartRun]]) -> None:
+    first, _ = started(Limits(memory_bytes=256 << 20), first=b"child eats", second=b"wait")
+    with (
+        pytest.raises(StepError, match="a process of it for want of memory"),
         first.finished(),
     ):
         pass

@@ -300,10 +300,15 @@ def test_a_runner_starts_ahead_of_inputs_and_ends_what_never_gets_them(bench: Be
     )
     running = runner.start(whole, "image")
     with running.ends:
-        outcome = runner.finish(running)
-        # It was copied, and not moved: what a step had started could write it still.
+        wait_until(
+            lambda: [path.stat().st_size for path in store.root.glob("tmp/*/out/told")] == [11], "told"
+        )
         [left] = store.root.glob("tmp/*/out/told")
-        left.write_text("written later", encoding="utf-8")
+        with left.open("r+b") as writes:
+            outcome = runner.finish(running)
+            # It was copied, and not moved: what a step had started could write it still. And it takes no room twice.
+            assert not left.exists()
+            writes.write(b"written later")
     assert store.path(outcome.artifact["told"].digest).read_bytes() == b"late, known"
     assert outcome.facts["engine"]["name"] == "local"
     assert working_in(store.root) != []  # the other one waits
@@ -402,6 +407,20 @@ def test_steps_that_import_the_same_are_copies_of_one_process_and_nothing_of_the
     runner.close()
     assert working_in(store.root) == []
     assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
+
+
+def test_who_ends_what_supervises_them_ends_all_of_them(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    runner = Runner(store, Surroundings(), lambda: bench.engine, SILENT)
+    runner.start_ahead([sharing(store, "one"), sharing(store, "other")], "image")
+    wait_until(lambda: len(working_in(store.root)) == 4, "both wait")
+    [process] = bench.engine._processes.values()
+    os.kill(process._process.pid, signal.SIGKILL)
+    wait_until(
+        lambda: len(working_in(store.root)) <= 1, "they have ended"
+    )  # the one that was killed isn't waited for yet
+    runner.close()
+    assert working_in(store.root) == []
 
 
 def test_where_one_of_them_does_what_it_may_not_all_are_stopped(
