@@ -55,6 +55,12 @@ class Log(threading.Thread):
         """Have no part in what others print: its end comes when nobody has it open any more."""
         os.close(self._writes)
 
+    def close(self) -> None:
+        """Be none of those who read it, either."""
+        self.let_go()
+        os.close(self._reads)
+        os.close(self._file)
+
     def run(self) -> None:
         left = LOG_BYTES
         while chunk := os.read(self._reads, CHUNK_BYTES):
@@ -94,7 +100,7 @@ def begin(name: str, program: list[str], logs: dict[str, Log], *, yields: bool) 
             os._exit(1)
         logs[name].take()
         for log in logs.values():
-            log.let_go()
+            log.close()
         become(name, program, yields=yields)
     return number
 

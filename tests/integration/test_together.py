@@ -14,11 +14,11 @@ from bench import Bench
 from checkout import ROOT
 
 from bertir.builder import Builder
-from bertir.container import READY, Command, Limits
+from bertir.container import READY, SECONDS_TO_END, Command, Limits
 from bertir.container_step import PENDING, ContainerStep
 from bertir.digest import Digest
-from bertir.engine import IDLE_SHARES, USUAL_SHARES, YIELDING_SHARES
-from bertir.errors import MissingOutputError, StepError, StepTimeoutError
+from bertir.engine import IDLE_SHARES, USUAL_SHARES, YIELDING_SHARES, Engine
+from bertir.errors import EngineError, MissingOutputError, StepError, StepTimeoutError
 from bertir.progress import SILENT, Progress
 from bertir.step_log import LOG_BYTES
 from bertir.store import Store
@@ -67,9 +67,9 @@ def main():
         os.wait()
         time.sleep(0.5)
     kind, _, instead = given.partition(": ")
-    if kind in ("log", "sign"):
+    if kind in ("log", "sign", "end"):
         # So that the first process finds it there, in the place of what it writes.
-        place = pathlib.Path(f"/out/.log-{name}" if kind == "log" else f"/out/.ending-{name}")
+        place = pathlib.Path(f"/out/.{ {'log': 'log', 'sign': 'ending', 'end': 'ended'}[kind] }-{name}")
         if kind == "log":
             place.unlink()
         if instead == "link":
@@ -81,6 +81,8 @@ def main():
         if instead == "digits":
             pathlib.Path(f"/out/.ended-{name}").write_text("4")
             sys.exit(3)
+    if kind == "end":
+        time.sleep(1)
     if given == "print":
         for _ in range(80):
             os.write(1, b"." * (1 << 20))
@@ -239,11 +241,17 @@ def test_the_container_ends_with_the_last_of_its_steps(bench: Steps) -> None:
     assert "first+second+third" not in bench.there(ended=True)
 
 
-@pytest.mark.parametrize("instead", ["link", "pipe", "folder", "nothing"])
-def test_what_is_in_the_place_of_a_log_is_not_read(bench: Steps, instead: str) -> None:
+@pytest.mark.parametrize(
+    "given", ["log: link", "log: pipe", "log: folder", "log: nothing", "end: link", "end: pipe"]
+)
+def test_what_is_in_the_place_of_a_log_or_a_status_is_not_read_nor_waited_for(
+    bench: Steps, given: str
+) -> None:
     second = bench.step("second", b"two")
-    done = bench.builder.run(bench.step("first", f"log: {instead}".encode()), beside=[second])
-    assert bench.told(done)["given"] == f"log: {instead}"
+    begun = time.monotonic()
+    done = bench.builder.run(bench.step("first", given.encode()), beside=[second])
+    assert time.monotonic() - begun < SECONDS_TO_END
+    assert bench.told(done)["given"] == given
     assert "root:" not in bench.log(done)
 
 
@@ -253,6 +261,26 @@ def test_only_an_exit_status_is_taken_for_one(bench: Steps, instead: str) -> Non
     second = bench.step("second", b"two")
     with pytest.raises(StepError, match=r"\Afirst: exit status (1|3|4)"):
         bench.builder.run(bench.step("first", f"sign: {instead}".encode()), beside=[second])
+
+
+def test_a_step_without_its_output_is_told_what_it_left_itself(bench: Steps) -> None:
+    with pytest.raises(
+        MissingOutputError, match=r"there is no first\.json in its output volume \(found: nothing\)"
+    ):
+        bench.builder.run(bench.step("first", b"nothing"), beside=[bench.step("second", b"wait")])
+
+
+def test_an_engine_that_changes_no_containers_part_of_the_processor_has_them_share_one(
+    bench: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("can't do that")
+
+    monkeypatch.setattr(Engine, "let_go_on", refuse)
+    second = bench.step("second", b"two", yields=True)
+    bench.builder.run(bench.step("first", b"one"), beside=[second])
+    assert bench.told(bench.builder.run(second))["given"] == "two"
+    assert bench.created() == ["first+second"]
 
 
 def test_what_is_printed_without_end_takes_no_room_beyond_a_size(bench: Steps) -> None:
@@ -301,11 +329,6 @@ def test_a_step_that_leaves_a_process_behind_ends_when_it_ends(bench: Steps) -> 
     done = bench.builder.run(bench.step("first", b"leave one"), beside=[second])
     assert bench.told(done)["given"] == "leave one"
     assert bench.told(bench.builder.run(second))["given"] == "two"
-
-
-def test_a_step_without_its_output_is_told_of(bench: Steps) -> None:
-    with pytest.raises(MissingOutputError, match=r"there is no first\.json"):
-        bench.builder.run(bench.step("first", b"nothing"), beside=[bench.step("second", b"two")])
 
 
 def test_a_step_that_is_in_the_store_is_not_started_beside_another(bench: Steps) -> None:

@@ -114,6 +114,26 @@ def test_how_one_ends_is_told_of_it_alone(steps: Steps, text: str, ended: str, l
     assert (steps.ended("other"), steps.log("other")) == ("0\n", "well\n")
 
 
+OPEN = """
+import os
+opened = [os.readlink(f"/proc/self/fd/{number}") for number in range(64) if os.path.exists(f"/proc/self/fd/{number}")]
+print(len({path for path in opened if path.startswith("pipe:")}), [path for path in opened if ".log" in path])
+"""
+
+
+def test_each_has_its_own_output_alone(steps: Steps) -> None:
+    """Else the end of what one prints would come with the end of another one."""
+    steps.run("shared", "out", *steps.program("one", OPEN), *steps.program("other", OPEN))
+    assert steps.log("one") == steps.log("other") == "1 []\n"
+
+
+@pytest.mark.parametrize(("printed", "kept"), [(4 << 20, 4 << 20), (40 << 20, 16 << 20)])
+def test_a_log_is_there_when_the_end_is_told_and_is_cut(steps: Steps, printed: int, kept: int) -> None:
+    text = f"import os\nfor _ in range({printed >> 20}): os.write(1, b'.' * {1 << 20})"
+    assert steps.run("shared", "out", *steps.program("one", text)) == (0, "")
+    assert (steps.ended("one"), len(steps.log("one"))) == ("0\n", kept)
+
+
 def test_each_waits_for_its_own_inputs_and_ends_by_itself(steps: Steps, tmp_path: Path) -> None:
     waits = f"import sys; sys.path.insert(0, {str(STEPS)!r}); import said; said.run(lambda: print('goes on'))"
     process = steps.start(
