@@ -32,6 +32,7 @@ PYTHON = "/usr/bin/python3"
 AT_WORK = 2  # of the steps of a container, at most: the others wait, or have ended
 _BETWEEN = "--"
 _CHUNK_BYTES = 1 << 16
+_SECONDS_BETWEEN_LOOKS = 0.2  # at a log, of which the last line is shown
 _STATUS_BYTES = 16
 # Of a process that says nothing of how it ended: its container ended first, and by itself.
 _UNKNOWN = 1
@@ -227,7 +228,7 @@ class _Tail:
     def __iter__(self) -> Iterator[bytes]:
         at = 0
         while not self._closed.is_set():
-            last = self._ended.wait(FIRST_PAUSE)
+            last = self._ended.wait(_SECONDS_BETWEEN_LOOKS)
             with contextlib.suppress(OSError), _opened(self._path) as file:
                 os.lseek(file, at, os.SEEK_SET)
                 # What is beyond that isn't the log any more.
