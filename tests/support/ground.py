@@ -68,7 +68,8 @@ class Ground:
 
         def new() -> bool:
             found = self.containers.steps(running=True)
-            return any(number not in left and step in ("", found[number]) for number in found)
+            # Several may share one.
+            return any(number not in left and step in ("", *found[number].split("+")) for number in found)
 
         def ready(task: RunningTask) -> None:
             if step:
