@@ -283,7 +283,7 @@ class Builder:
         with contextlib.suppress(*AMISS), contextlib.ExitStack() as stack:
             if not stack.enter_context(self.store.lock_if_free(derivation.lock)):
                 return
-            if self.store.load_record(derivation.step, derivation.key) is not None:
+            if self._is_stored(derivation):
                 return
             running = self._runner.start(step, image)
             stack.callback(running.ends.close)
@@ -350,15 +350,17 @@ class Builder:
 
     def _sharing(self, step: ContainerStep, others: Iterable[ContainerStep]) -> Sequence[ContainerStep]:
         """A step that is about to run, and those to be run that can share its container; none if it has nothing to share."""
+        identity = self.runtime.identity
         found = [
             other
             for other in others
-            if step.imports and other.imports == step.imports and not self._is_stored(other)
+            if step.imports
+            and other.imports == step.imports
+            and not self._is_stored(other.derivation(identity))
         ]
         return [step, *found] if found else []
 
-    def _is_stored(self, step: ContainerStep) -> bool:
-        derivation = step.derivation(self.runtime.identity)
+    def _is_stored(self, derivation: Derivation) -> bool:
         return self.store.load_record(derivation.step, derivation.key) is not None
 
     def clear_leftovers(self, image: str) -> None:

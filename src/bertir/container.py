@@ -211,11 +211,10 @@ class StepRun:
             self._engine.let_go_on(self._container, replace(self.command, yields=yields))
             self._yields = yields
 
-    def printed(self) -> bytes:
-        """Give what a container that has ended printed."""
+    def read_out(self) -> None:
+        """Have in the log all that a container which has ended printed."""
         self._reader.join(SECONDS_TO_END)
         self._reader.end()
-        return self.log.read_bytes()
 
     def end_for(self, name: str) -> bool:
         """End the container as one of its steps has failed; say whether the kernel ended a process there for want of memory."""
@@ -268,7 +267,7 @@ class StepRun:
             stopped = self.watched(
                 self.command, self._begun, beside, lambda: not self.is_running(), self._rest
             )
-            self.printed()
+            self.read_out()
             if stopped:
                 raise self.told(stopped, self.command, self.log)
             status, out_of_memory = self.ending()

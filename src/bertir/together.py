@@ -12,11 +12,12 @@ import os
 import stat
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from bertir.container import FIRST_PAUSE, READY, SECONDS_TO_END, SOME, Command
 from bertir.errors import EngineError
+from bertir.laying import OUTPUTS, PROGRAMS
 from bertir.step_log import LOG_BYTES, Reader
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from bertir.container import Finished, Limits, StepRun
     from bertir.failure import End
 
-PROGRAM = "/step/together.py"
-PYTHON = "/usr/bin/python3"
+PROGRAM = f"{PROGRAMS}/together.py"
 AT_WORK = 2  # of the steps of a container, at most: the others wait, or have ended
 _BETWEEN = "--"
 _CHUNK_BYTES = 1 << 16
@@ -39,7 +39,7 @@ _UNKNOWN = 1
 
 
 def together(commands: Sequence[Command], module: str) -> Command:
-    """Give the command of a container in which these are run, by Python programs that all begin with the import of `module`.
+    """Give the command of a container in which these are run, programs of one Python that all begin with the import of `module`.
 
     Raises:
         EngineError: two of them want different files in one place.
@@ -54,9 +54,9 @@ def together(commands: Sequence[Command], module: str) -> Command:
         first,
         name="+".join(command.name for command in commands),
         arguments=(
-            *(PYTHON, PROGRAM),
+            *(first.arguments[0], PROGRAM),
             *(f"--yields={command.name}" for command in commands if command.yields),
-            *(module, "/out"),
+            *(module, OUTPUTS),
             *(part for command in commands for part in (_BETWEEN, command.name, *command.arguments[1:])),
         ),
         inputs=inputs,
@@ -79,14 +79,6 @@ def _limits(each: Sequence[Limits]) -> Limits:
     )
 
 
-@dataclass(kw_only=True)
-class _Part:
-    """A step of the container: whether it has been given its inputs, and not ended since."""
-
-    yields: bool
-    at_work: bool = False
-
-
 class Together:
     """A container that several steps share.
 
@@ -98,18 +90,20 @@ class Together:
     def __init__(self, run: StepRun, close: Callable[[], None], commands: Sequence[Command]) -> None:
         self.run = run
         self._close = close
-        self._parts = {command.name: _Part(yields=command.yields) for command in commands}
+        self._wanted = {command.name: command for command in commands}
+        self._at_work: set[str] = set()  # those that have been given their inputs, and not ended since
 
     def set_to_work(self, name: str, *, at_work: bool) -> None:
         """Say that a step has its inputs, or has ended; the container then gets the processor as the least patient of them does."""
-        self._parts[name].at_work = at_work
-        if busy := [part for part in self._parts.values() if part.at_work]:
-            self.run.let_go_on(yields=all(part.yields for part in busy))
+        (self._at_work.add if at_work else self._at_work.discard)(name)
+        if self._at_work:
+            self.run.let_go_on(yields=all(self._wanted[busy].yields for busy in self._at_work))
 
     def let_go(self, name: str) -> None:
         """Say that a step isn't wanted any more. With the last one the container is ended."""
-        self._parts.pop(name, None)
-        if not self._parts:
+        self._at_work.discard(name)
+        self._wanted.pop(name, None)
+        if not self._wanted:
             self._close()
 
 
@@ -173,8 +167,9 @@ class PartRun:
             # Whatever became of the container, it says so itself.
             status, out_of_memory = self.container.ending()
             status = status or _UNKNOWN
+            self.container.read_out()
             with self._log.open("ab") as log:
-                log.write(self.container.printed())
+                log.write(self.container.log.read_bytes())
         elif status != 0:
             # The build ends with it. Of a container that has ended the engine knows whether memory was short.
             out_of_memory = self.container.end_for(self.command.name)
@@ -204,7 +199,7 @@ class PartRun:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open what a step left, if it is a file.
+    """Open what a step left, if it is a file: no link is followed, which would lead out of its volume, and no pipe waited for.
 
     Raises:
         OSError: it isn't, or there is none.

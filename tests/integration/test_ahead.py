@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
-from bench import Bench
+from bench import Bench, benches
 from checkout import ROOT
 from damage import flip
 from tiny_bert import files
 
 from bertir import pipeline
-from bertir.builder import Builder
 from bertir.container import StepRun
 from bertir.container_step import PENDING, ContainerStep
 from bertir.engine import IDLE_SHARES, USUAL_SHARES, Engine
@@ -25,16 +22,17 @@ from bertir.hint import LARGE_BYTES
 from bertir.local_checkpoint import Options, find_checkpoint
 from bertir.memory import estimate
 from bertir.pipeline import build_ir
-from bertir.progress import SILENT, Progress
+from bertir.progress import Progress
 from bertir.report import Request
 from bertir.runner import Runner
-from bertir.store import Blob, LostObjectError, Store
+from bertir.store import Blob, LostObjectError
 from bertir.together import PartRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bertir.builder import Builder
     from bertir.derivation import Realised
     from bertir.local_checkpoint import LocalCheckpoint
     from bertir.materials import Pins
@@ -98,27 +96,10 @@ class Steps(Bench):
             outputs=("told.json",),
         )
 
-    def told(self, realised: Realised) -> dict[str, Any]:
-        path = self.builder.store.path(realised.artifact["told.json"].digest)
-        value: dict[str, Any] = json.loads(path.read_bytes())
-        return value
-
 
 @pytest.fixture
 def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Steps]]:
-    builder.load_image()
-    with ExitStack() as stack:
-
-        def make(name: str) -> Steps:
-            own = Builder(
-                layout=builder.layout,
-                store=Store(tmp_path / name),
-                fetcher=builder.fetcher,
-                environment=builder.environment,
-                progress=SILENT,
-            )
-            return Steps(stack.enter_context(own))
-
+    with benches(Steps, builder, tmp_path) as make:
         yield make
 
 

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
 import pytest
-from bench import Bench
+from bench import Bench, benches
 from checkout import ROOT
+from running_task import wait_until
 
-from bertir.builder import Builder
 from bertir.container import READY, SECONDS_TO_END, Command, Limits
 from bertir.container_step import PENDING, ContainerStep
-from bertir.digest import Digest
 from bertir.engine import IDLE_SHARES, USUAL_SHARES, YIELDING_SHARES, Engine
 from bertir.errors import EngineError, MissingOutputError, StepError, StepTimeoutError
-from bertir.progress import SILENT, Progress
 from bertir.step_log import LOG_BYTES
-from bertir.store import Store
 from bertir.together import PartRun, Together, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bertir.derivation import Realised
+    from bertir.builder import Builder
     from bertir.store import Blob
 
 pytestmark = pytest.mark.engine
 
-# It takes a moment to import, as is seen by all of its processes alike.
+# Of whoever imported it, which is seen by all copies of that process alike.
 SHARED = b"""
 import os
 imported = [os.getpid()]
@@ -95,7 +91,14 @@ def main():
     if given != "nothing":
         pathlib.Path("/out", f"{name}.json").write_text(json.dumps(told))
 
-run(main)
+def begins_with_some():
+    from said import await_inputs
+    print(name, "has some", flush=True)
+    await_inputs()
+    main()
+
+some = "--some" in sys.argv
+run(begins_with_some if some else main, some=some)
 """
 ALONE = {"imported": [1], "nice": 0}
 
@@ -104,7 +107,13 @@ class Steps(Bench):
     """Steps that tell what they see, each with an input and an output of its own name."""
 
     def step(
-        self, name: str, given: bytes | Blob, *, common: bytes = b"common", yields: bool = False
+        self,
+        name: str,
+        given: bytes | Blob,
+        *,
+        common: bytes | Blob = b"common",
+        yields: bool = False,
+        some: bool = False,
     ) -> ContainerStep:
         add = self.builder.store.add_bytes
         modules = {
@@ -113,57 +122,29 @@ class Steps(Bench):
         }
         return ContainerStep(
             name=name,
-            arguments=("/usr/bin/python3", "/step/program.py", name),
+            arguments=("/usr/bin/python3", "/step/program.py", name, *(["--some"] if some else [])),
             inputs={
                 "/step/program.py": add(PROGRAM),
                 "/step/shared.py": add(SHARED),
                 **modules,
-                "/in/common": add(common),
-                f"/in/{name}": given if not isinstance(given, bytes) else add(given),
+                "/in/common": add(common) if isinstance(common, bytes) else common,
+                f"/in/{name}": add(given) if isinstance(given, bytes) else given,
             },
             outputs=(f"{name}.json",),
             imports="shared",
             yields=yields,
         )
 
-    def told(self, realised: Realised) -> dict[str, Any]:
-        [blob] = realised.artifact.files.values()
-        value: dict[str, Any] = json.loads(self.builder.store.path(blob.digest).read_bytes())
-        return value
-
-    def log(self, realised: Realised) -> str:
-        digest = str(realised.facts["log"]).removeprefix("sha256:")
-        [path] = (self.builder.store.root / "objects").glob(f"**/*{digest[4:]}")
-        return path.read_text(encoding="utf-8")
-
 
 @pytest.fixture
 def opened(builder: Builder, tmp_path: Path) -> Iterator[Callable[[str], Steps]]:
-    builder.load_image()
-    with ExitStack() as stack:
-
-        def make(name: str, progress: Progress = SILENT) -> Steps:
-            own = Builder(
-                layout=builder.layout,
-                store=Store(tmp_path / name),
-                fetcher=builder.fetcher,
-                environment=builder.environment,
-                progress=progress,
-            )
-            return Steps(stack.enter_context(own))
-
+    with benches(Steps, builder, tmp_path) as make:
         yield make
 
 
 @pytest.fixture
 def bench(opened: Callable[[str], Steps]) -> Steps:
     return opened("store")
-
-
-def let_go(bench: Steps) -> None:
-    """Let a step go on that was told to wait."""
-    [volume] = (bench.builder.store.root / "tmp").glob("*/out")
-    (volume / "go").touch()
 
 
 def test_steps_that_import_the_same_share_a_container_and_each_gives_what_it_gives_alone(
@@ -182,7 +163,7 @@ def test_steps_that_import_the_same_share_a_container_and_each_gives_what_it_giv
     assert plain.told(alone) == {"given": "two"} | ALONE
     assert alone.derivation == done.derivation
     assert {"engine", "log", "seconds", "started", "bytes_in"} <= done.facts.keys() == alone.facts.keys()
-    assert bench.log(done) == plain.log(alone) == "second begins\n"
+    assert bench.log(done) == plain.log(alone) == b"second begins\n"
     bench.builder.__exit__(None, None, None)
     assert bench.there(ended=True) == {}
     assert bench.builder.store.abandoned() == []
@@ -196,6 +177,20 @@ def test_what_was_started_ahead_together_is_given_its_inputs_one_after_the_other
         done = bench.builder.run(bench.step(name, name.encode()))
         assert bench.told(done) == {"given": name} | ALONE
     assert bench.created() == ["first+second+third"]
+
+
+def test_one_of_them_may_begin_with_some_of_its_inputs(bench: Steps) -> None:
+    ahead = bench.step("second", PENDING, common=PENDING, some=True)
+    bench.builder.start_ahead([bench.step("first", PENDING), ahead])
+    bench.builder.give_ahead([bench.step("second", PENDING, some=True)])
+    [volume] = (bench.builder.store.root / "tmp").glob("*/out")
+    wait_until(
+        lambda: [log.read_bytes() for log in volume.glob(".log-second")] == [b"second has some\n"], "begun"
+    )
+    done = bench.builder.run(bench.step("second", b"two", some=True))
+    assert bench.told(done)["given"] == "two"
+    assert bench.log(done) == b"second has some\nsecond begins\n"
+    assert bench.created() == ["first+second"]
 
 
 def test_the_container_has_the_processor_as_the_least_patient_of_what_is_at_work(bench: Steps) -> None:
@@ -252,7 +247,7 @@ def test_what_is_in_the_place_of_a_log_or_a_status_is_not_read_nor_waited_for(
     done = bench.builder.run(bench.step("first", given.encode()), beside=[second])
     assert time.monotonic() - begun < SECONDS_TO_END
     assert bench.told(done)["given"] == given
-    assert "root:" not in bench.log(done)
+    assert b"root:" not in bench.log(done)
 
 
 @pytest.mark.parametrize("instead", ["link", "pipe", "digits"])
@@ -286,8 +281,7 @@ def test_an_engine_that_changes_no_containers_part_of_the_processor_has_them_sha
 def test_what_is_printed_without_end_takes_no_room_beyond_a_size(bench: Steps) -> None:
     second = bench.step("second", b"two")
     done = bench.builder.run(bench.step("first", b"print"), beside=[second])
-    blob = bench.builder.store.path(Digest.from_str(str(done.facts["log"])))
-    assert blob.stat().st_size == LOG_BYTES
+    assert len(bench.log(done)) == LOG_BYTES
     assert bench.told(bench.builder.run(second))["given"] == "two"
 
 

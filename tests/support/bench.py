@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import docker
 
+from bertir.builder import Builder
+from bertir.digest import Digest
+from bertir.progress import SILENT
+from bertir.store import Store
+
 if TYPE_CHECKING:
-    from bertir.builder import Builder
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bertir.derivation import Realised
 
 
 class Bench:
@@ -17,6 +27,16 @@ class Bench:
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self._begun = time.time()
+
+    def told(self, realised: Realised) -> dict[str, Any]:
+        """What a step wrote into its one output."""
+        [blob] = realised.artifact.files.values()
+        value: dict[str, Any] = json.loads(self.builder.store.path(blob.digest).read_bytes())
+        return value
+
+    def log(self, realised: Realised) -> bytes:
+        """What a step printed."""
+        return self.builder.store.path(Digest.from_str(realised.facts["log"])).read_bytes()
 
     def there(self, *, ended: bool = False) -> dict[str, str]:
         """The ids of this store's containers that run, by step; those that have ended as well, if wanted."""
@@ -67,3 +87,25 @@ class Bench:
     @property
     def _label(self) -> dict[str, Any]:
         return {"label": f"bertir.folder={self.builder.store.root}"}
+
+
+B = TypeVar("B", bound=Bench)
+
+
+@contextmanager
+def benches(kind: type[B], builder: Builder, folder: Path) -> Iterator[Callable[[str], B]]:
+    """Give what opens one with a store of that name in the folder, and else like `builder`, which has the image loaded."""
+    builder.load_image()
+    with ExitStack() as stack:
+
+        def make(name: str) -> B:
+            own = Builder(
+                layout=builder.layout,
+                store=Store(folder / name),
+                fetcher=builder.fetcher,
+                environment=builder.environment,
+                progress=SILENT,
+            )
+            return kind(stack.enter_context(own))
+
+        yield make

@@ -12,7 +12,7 @@ STEPS = Path(__file__).parents[2] / "docker" / "steps"
 SIZE = 64 << 20
 # How much of its memory it has still, in bytes, when it has given back a large piece of it.
 PROGRAM = f"""
-import ctypes, sys
+import ctypes, resource, sys
 sys.path.insert(0, {str(STEPS)!r})
 import said
 
@@ -23,7 +23,7 @@ def main():
     ctypes.memset(piece, 1, {SIZE})
     libc.free(ctypes.c_void_p(piece))
     with open("/proc/self/statm") as file:
-        print(int(file.read().split()[1]) * {4096})
+        print(int(file.read().split()[1]) * resource.getpagesize())
 
 said.run(main, keeps_memory=sys.argv[1] == "keeps")
 """
